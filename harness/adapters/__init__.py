@@ -1,0 +1,1 @@
+"""Adapters: which weights a training stage trains. One plug-in a file."""

@@ -1,0 +1,1 @@
+"""Chunkers: what cuts documents into passages. One plug-in a file."""

@@ -1,0 +1,1 @@
+"""Methods: training stages. One plug-in a file."""

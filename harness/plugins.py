@@ -1,0 +1,471 @@
+"""What a plug-in is, how it is found, and the one method that each family of plug-ins has.
+
+A plug-in is one frozen class in one file of its family's folder: the file's name is its `kind`, the fields are exactly
+what TOML may write, and one method does the work. Nothing is registered anywhere. `kind = "package.module:Class"` loads
+a user's own plug-in; installed packages can add some through entry points of the group `harness.<family>`.
+
+Families never import each other. What one needs of another it gets through the classes below, from the pipeline.
+Files whose name starts with an underscore are shared parts of a family, not plug-ins.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny
+from pydantic_core import PydanticCustomError
+
+from harness.errors import did_you_mean
+from harness.records import Decoding, Direction, Document, Example, Message, Passage, Prediction, Reply, Request
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+
+class Plugin(BaseModel):
+    """The base of every plug-in. `version` is raised when the same settings begin to give another outcome."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    family: ClassVar[str]
+    version: ClassVar[int] = 1
+    separator: ClassVar[str] = "-"
+    query_only: ClassVar[frozenset[str]] = frozenset()
+    """Fields that change how the plug-in is used, not what it builds: they stay out of an artifact's name."""
+
+    @property
+    def kind(self) -> str:
+        """The name under which a spec asks for this plug-in."""
+        return kind_of(type(self))
+
+    def settings(self, *, built: bool = False) -> dict[str, Any]:
+        """Return kind, version and every field as JSON-able values: what a step's name is made of.
+
+        With `built`, the fields in `query_only` are left out. A user's own plug-in adds the digest of its source.
+        """
+        left_out = set(self.query_only) if built else set()
+        values: dict[str, Any] = {"kind": self.kind, "version": self.version}
+        for name in type(self).model_fields:
+            if name not in left_out:
+                values[name] = _settings_of(getattr(self, name), built)
+        if ":" in self.kind:
+            values["source"] = hashlib.sha256(_source(type(self)).encode()).hexdigest()
+        return values
+
+
+def _settings_of(value: object, built: bool) -> Any:
+    if isinstance(value, Plugin):
+        return value.settings(built=built)
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, tuple | list):
+        return [_settings_of(item, built) for item in value]
+    if isinstance(value, dict):
+        return {key: _settings_of(item, built) for key, item in value.items()}
+    return str(value) if isinstance(value, Path) else value
+
+
+def _source(cls: type) -> str:
+    """The whole file of a user's plug-in, so that a change to a helper beside the class counts too."""
+    file = inspect.getsourcefile(cls)
+    return Path(file).read_text(encoding="utf-8") if file else inspect.getsource(cls)
+
+
+P = TypeVar("P", bound=Plugin)
+
+
+def kind_of(cls: type[Plugin]) -> str:
+    package, _, stem = cls.__module__.rpartition(".")
+    if package == f"harness.{cls.family}":
+        return stem.replace("_", cls.separator)
+    for name, point in _entry_points(cls.family).items():
+        if point.value == f"{cls.__module__}:{cls.__qualname__}":
+            return name
+    return f"{cls.__module__}:{cls.__qualname__}"
+
+
+@cache
+def _entry_points(family: str) -> Mapping[str, Any]:
+    return {point.name: point for point in entry_points(group=f"harness.{family}")}
+
+
+@cache
+def available(family: str) -> tuple[str, ...]:
+    """Return the kinds of `family`, sorted, without importing any of them."""
+    package = importlib.import_module(f"harness.{family}")
+    separator = BASES[family].separator
+    stems = (info.name for info in pkgutil.iter_modules(package.__path__) if not info.name.startswith("_"))
+    return tuple(sorted({stem.replace("_", separator) for stem in stems} | set(_entry_points(family))))
+
+
+def find(family: str, kind: str) -> type[Plugin]:
+    """Return the class of plug-in `kind` of `family`.
+
+    Raises LookupError with what is available where there is none, and ImportError or AttributeError with the place
+    where a user's own `package.module:Class` cannot be loaded.
+    """
+    base = BASES[family]
+    if ":" in kind:
+        module_name, _, class_name = kind.partition(":")
+        try:
+            found = getattr(importlib.import_module(module_name), class_name)
+        except (ImportError, AttributeError) as error:
+            hint = "Is its folder on PYTHONPATH or beside the spec?"
+            raise LookupError(f"cannot load {kind!r}: {error}. {hint}") from error
+    elif kind in _entry_points(family):
+        found = _entry_points(family)[kind].load()
+    else:
+        stem = kind.replace("-", "_")
+        if kind.replace("_", base.separator).replace("-", base.separator) not in available(family):
+            raise LookupError(f"unknown kind {kind!r} for {family}.{did_you_mean(kind, available(family))}")
+        module = importlib.import_module(f"harness.{family}.{stem}")
+        classes = (value for value in vars(module).values() if inspect.isclass(value))
+        found = [cls for cls in classes if cls.__module__ == module.__name__ and issubclass(cls, base)][-1]
+    if not (inspect.isclass(found) and issubclass(found, base)):
+        wanted = f"harness.plugins.{base.__name__}"
+        raise LookupError(f"{kind!r} is no plug-in of {family}: it must be a class derived from {wanted}")
+    return found
+
+
+def _resolve(family: str, default: str | None, value: object) -> object:
+    """Turn a table of a spec into its plug-in, keeping the place of every fault inside it."""
+    if isinstance(value, str):
+        value = {"kind": value}
+    if not isinstance(value, Mapping):
+        return value
+    settings = dict(value)
+    kind = settings.pop("kind", default)
+    if not isinstance(kind, str):
+        names = ", ".join(available(family))
+        raise PydanticCustomError("kind", "`kind` is missing. Available: {names}.", {"names": names})
+    try:
+        cls = find(family, kind)
+    except LookupError as error:
+        raise PydanticCustomError("kind", "{text}", {"text": str(error.args[0])}) from error
+    return cls.model_validate(settings)
+
+
+@dataclass(frozen=True)
+class Family:
+    """Marks a field that holds a plug-in: `Annotated[Adapter, Family("adapters")]`; the schema reads it too."""
+
+    name: str
+    default: str | None = None
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Any]) -> Any:
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_before_validator_function(
+            lambda value: _resolve(self.name, self.default, value),
+            handler(SerializeAsAny[source]),  # type: ignore[misc]
+        )
+
+
+# --------------------------------------------------------------------------------------------------------- models
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Which requests are answered together. `batches` hold indices into the requests that were planned, in the order
+    in which they run; `prefix` are the token ids that all of them start with, computed once; `settings` is all that
+    can change an answer besides weights and requests (token budget, padding, cache kind) and goes into the step's name.
+    """
+
+    batches: tuple[tuple[int, ...], ...]
+    prefix: tuple[int, ...] = ()
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+class Session(ABC):
+    """One loaded model. Adapters are attached to it and detached again; the base stays in memory once."""
+
+    context_length: int
+    device: str
+    dtype: str
+
+    @abstractmethod
+    def count(self, messages: Sequence[Message]) -> int:
+        """Tokens of the prompt that `messages` become, the generation prompt included."""
+
+    @abstractmethod
+    def attach(self, artifact: Path | None) -> None:
+        """Answer with the artifact of a training stage (or a PEFT folder) from now on; None is the bare base.
+
+        Raises ModelError where it was made for another model.
+        """
+
+    @abstractmethod
+    def plan(self, requests: Sequence[Request]) -> Plan:
+        """Plan batches for a whole step. The same requests always give the same plan."""
+
+    @abstractmethod
+    def answer(self, requests: Sequence[Request], plan: Plan, *, seed: int = 0) -> list[Reply]:
+        """Answer one batch. A request that cannot be answered gets a Reply with `error`; the others go on.
+
+        The same batch gives the same digits whatever was answered before it. `seed` matters for sampling only.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free what the session holds."""
+
+
+class Backend(Plugin):
+    """The `[model]` table: where answers come from."""
+
+    family = "backends"
+    trainable: ClassVar[bool] = False
+
+    @abstractmethod
+    def fingerprint(self) -> dict[str, Any]:
+        """What identifies the weights, tokenizer, template and numeric settings (dtype as it will be used), cheaply:
+        no torch. It goes into the names of steps. Raises ModelError where the model cannot be found."""
+
+    @abstractmethod
+    def open(self) -> Session:
+        """Load the model. Raises ModelError."""
+
+
+class Embedding(ABC):
+    """A loaded embedder."""
+
+    dimension: int
+
+    @abstractmethod
+    def embed(self, texts: Sequence[str], *, role: Literal["query", "document"]) -> npt.NDArray[np.float32]:
+        """Return unit vectors, float32, shape (len(texts), dimension)."""
+
+    @abstractmethod
+    def count(self, text: str) -> int:
+        """Tokens of `text` as the embedder counts them."""
+
+    max_tokens: int
+    """The longest text that the embedder sees whole."""
+
+
+class Embedder(Plugin):
+    family = "embedders"
+
+    @abstractmethod
+    def fingerprint(self) -> dict[str, Any]:
+        """What identifies the embedder's weights and settings, without loading torch."""
+
+    @abstractmethod
+    def open(self) -> Embedding: ...
+
+
+# ----------------------------------------------------------------------------------------------------- retrieval
+
+
+class Chunker(Plugin):
+    family = "chunkers"
+
+    @abstractmethod
+    def split(self, document: Document, count: Callable[[str], int]) -> list[Passage]:
+        """Cut a document into passages with ids `<document id>#<n>`, n from 0. `count` gives the tokens of a text."""
+
+
+class Index(ABC):
+    """An opened index."""
+
+    @abstractmethod
+    def search(self, queries: Sequence[str], k: int) -> list[list[Passage]]:
+        """Return for each query its k best passages, best first, with `score` and `rank`; ties by passage id."""
+
+    @abstractmethod
+    def passages(self) -> Sequence[Passage]:
+        """Every passage of the index, in the order of the documents."""
+
+
+class Retriever(Plugin):
+    """The `retrieve` table. `build` makes an artifact once; `open` serves it."""
+
+    family = "retrievers"
+    query_only = frozenset({"top_k", "max_tokens"})
+
+    top_k: int = Field(3, ge=1)
+    """How many passages go into the prompt at most."""
+    max_tokens: int = Field(1024, ge=1)
+    """How many tokens of the answering model they may take together; whole passages are left out, the worst first."""
+
+    @property
+    def embedder_plugin(self) -> Embedder | None:
+        """The embedder that `build` and `open` are handed an opened copy of, or None."""
+        return None
+
+    @abstractmethod
+    def build(self, documents: Sequence[Document], out: Path, embedding: Embedding | None) -> None:
+        """Write an index of `documents` into the empty folder `out`: plain files, no pickle."""
+
+    @abstractmethod
+    def open(self, folder: Path, embedding: Embedding | None) -> Index: ...
+
+
+# ------------------------------------------------------------------------------------------------------- prompts
+
+
+Select = Literal["first", "random", "similar"]
+
+
+class Context(ABC):
+    """What a prompt may use while it asks about one example. The pipeline hands it in."""
+
+    decoding: Decoding
+    budget: int
+    """Tokens that a prompt may have: the model's context less the answer."""
+    retrieves: bool
+    """Whether the variant retrieves."""
+
+    @abstractmethod
+    def passages(self, example: Example) -> tuple[Passage, ...]:
+        """The passages retrieved for `example`, best first, within the retriever's token budget; empty without one."""
+
+    @abstractmethod
+    def choose(self, example: Example, select: Select, n: int) -> tuple[Example, ...]:
+        """Choose up to `n` examples of the train split, best first, never one of `example`'s own group: the first
+        ones, random ones (one draw a seed, the same for every question) or the most similar ones by the embedder
+        that the prompt names."""
+
+    @abstractmethod
+    def count(self, messages: Sequence[Message]) -> int:
+        """Tokens of the prompt that `messages` become."""
+
+
+class Prompt(Plugin):
+    """The `prompt` table: how a question becomes requests.
+
+    `messages` gives the first request's messages, which is also what a training stage trains on; `ask` is the whole
+    conversation, as a generator that yields requests and receives replies and returns the answer's text.
+    """
+
+    family = "prompts"
+
+    @property
+    def embedder_plugin(self) -> Embedder | None:
+        """The embedder that `Context.choose(select="similar")` uses, or None."""
+        return None
+
+    @property
+    def random(self) -> bool:
+        """Whether the seed changes what is asked."""
+        return False
+
+    @property
+    def reads_train(self) -> bool:
+        """Whether the train split changes what is asked."""
+        return False
+
+    @abstractmethod
+    def messages(self, example: Example, context: Context) -> tuple[Message, ...]: ...
+
+    def ask(self, example: Example, context: Context) -> Generator[Request, Reply, str | None]:
+        """Yield one request after another, receive the reply to each, and return the answer (None after an error)."""
+        reply = yield Request(messages=self.messages(example, context), decoding=context.decoding)
+        return reply.texts[0] if reply.texts else None
+
+
+# ------------------------------------------------------------------------------------------------------ training
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainJob:
+    """All that a training stage receives: JSON-able values and paths, so that another process can run it. There is
+    no place in it for the held-out split.
+
+    `train` and `dev` are JSONL files of {"id", "messages": [{"role", "content"}], "completion"}; `model` is the
+    backend's `model_dump()`; `incoming` the artifact of the stage before; `out` an empty folder for the artifact;
+    `work` a folder for checkpoints that outlives a killed process, so that `fit` resumes from what it finds there.
+    """
+
+    train: Path
+    dev: Path | None
+    model: dict[str, Any]
+    incoming: Path | None
+    out: Path
+    work: Path
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """What a stage reports: its curves lie in `out/curves.jsonl` ({"step", "epoch", "name": value, ...} a line)."""
+
+    trainable_parameters: int
+    steps: int
+    tokens: int
+    best_step: int | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+class Adapter(Plugin):
+    """The `adapter` table of a stage: which weights are trained."""
+
+    family = "adapters"
+
+    @abstractmethod
+    def wrap(self, model: Any) -> Any:
+        """Return the torch model with this adapter's weights trainable and the others frozen."""
+
+
+class Method(Plugin):
+    """One entry of `train`."""
+
+    family = "methods"
+
+    name: str | None = None
+    context: Literal["none", "retrieved"] = "none"
+    """"retrieved" trains on prompts that hold passages, as RAFT does (arXiv 2403.10131)."""
+    distractors: int | None = Field(None, ge=0)
+    """Passages beside the gold one; by default the retriever's top_k less one."""
+    oracle_share: float = Field(1.0, ge=0, le=1)
+    """Share of training prompts that hold the gold passage; the others hold distractors alone."""
+    shuffle: bool = True
+    """Whether the gold passage stands at a random place; else passages keep the retriever's order."""
+
+    @abstractmethod
+    def fit(self, job: TrainJob, progress: Callable[[int, int, Mapping[str, float]], None]) -> Trained:
+        """Train and write the artifact into `job.out`. `progress(step, steps, figures)` is called after every step;
+        it may raise KeyboardInterrupt to stop, after which the next `fit` with the same job resumes."""
+
+
+# ------------------------------------------------------------------------------------------------------- metrics
+
+
+class Metric(Plugin):
+    """A `[[metric]]` table. Its name holds its settings where several of a kind may stand side by side ("recall@3")."""
+
+    family = "metrics"
+    separator = "_"
+
+    primary: bool = False
+    direction: ClassVar[Direction] = "higher"
+    unit: ClassVar[str] = "share"
+    floor: ClassVar[float | None] = 0.0
+    ceiling: ClassVar[float | None] = 1.0
+    reducer: ClassVar[str] = "mean"
+    needs_passages: ClassVar[bool] = False
+
+    @property
+    def name(self) -> str:
+        return self.kind.rpartition(":")[2]
+
+    @abstractmethod
+    def measure(self, example: Example, prediction: Prediction) -> float | tuple[float, ...] | None:
+        """The sufficient statistics of one answered example (one number where the reducer is the mean), or None
+        where the metric does not speak of this example whatever the answer is."""
+
+
+BASES: dict[str, type[Plugin]] = {
+    base.family: base for base in (Backend, Embedder, Chunker, Retriever, Prompt, Adapter, Method, Metric)
+}

@@ -1,0 +1,1 @@
+"""Prompts: how a question becomes requests to the model. One plug-in a file."""

@@ -1,0 +1,220 @@
+"""The records that the writing side leaves and the reading side shows: plain frozen values that explain themselves.
+
+`dump` and `load` turn any of them into JSON-able values and back. Nothing here imports a plug-in or torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Literal, TypeVar, cast
+
+from pydantic import TypeAdapter
+
+T = TypeVar("T")
+
+Role = Literal["system", "user", "assistant", "tool"]
+Status = Literal["waiting", "running", "complete", "failed"]
+Direction = Literal["higher", "lower"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """One question of a data set. `sources` names the documents that hold its answer, where the data says so."""
+
+    id: str
+    input: str
+    targets: tuple[str, ...] = ()
+    group: str = ""
+    tags: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """One document to retrieve from. `text` is plain text or Markdown."""
+
+    id: str
+    text: str
+    title: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passage:
+    """A piece of a document. `id` is unique in its index; `score` and `rank` (from 1) are set by a search."""
+
+    id: str
+    document: str
+    text: str
+    score: float | None = None
+    rank: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decoding:
+    """How answers are generated. `temperature` 0 is greedy; `max_tokens` counts new tokens."""
+
+    max_tokens: int = 64
+    temperature: float = 0.0
+    top_p: float = 1.0
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What a prompt asks of the model: `n` answers to `messages`."""
+
+    messages: tuple[Message, ...]
+    decoding: Decoding
+    n: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What the model gave: `n` texts, or an `error` (then `texts` is empty).
+
+    `input_tokens` is the prompt's whole length, `cached_tokens` the part of it that came from a shared prefix;
+    `output_tokens` counts the new tokens of all texts, the end mark included; `seconds` is this request's
+    share of its batch's time (batch time divided by the requests in it).
+    """
+
+    texts: tuple[str, ...] = ()
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    seconds: float = 0.0
+    finish: Literal["stop", "length", "error"] = "stop"
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    messages: tuple[Message, ...]
+    reply: Reply
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """One variant's answer to one held-out example: the text, or an error; every call and passage that led to it."""
+
+    id: str
+    text: str | None
+    calls: tuple[Call, ...] = ()
+    passages: tuple[Passage, ...] = ()
+    error: str | None = None
+
+    @property
+    def input_tokens(self) -> int:
+        return sum(call.reply.input_tokens for call in self.calls)
+
+    @property
+    def output_tokens(self) -> int:
+        return sum(call.reply.output_tokens for call in self.calls)
+
+    @property
+    def seconds(self) -> float:
+        return sum(call.reply.seconds for call in self.calls)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """One metric over one run: its settings, and for each held-out example the numbers that its value is made of.
+
+    `statistics[i]` are the sufficient statistics of example `ids[i]`, or None where the metric does not speak of
+    that example (recall of an example that names no source); the same examples for every variant. `reducer` names
+    the function of `harness.stats.REDUCERS` that turns them into the value; "mean" takes one number an example.
+    `errors` counts examples that failed: they stand in `statistics` at the metric's `floor`.
+    """
+
+    name: str
+    signature: str
+    direction: Direction
+    unit: str
+    floor: float | None
+    ceiling: float | None
+    reducer: str
+    ids: tuple[str, ...]
+    statistics: tuple[tuple[float, ...] | None, ...]
+    errors: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What a run took, as measured; None is 'not measured' or 'does not apply'.
+
+    Seconds are wall-clock of the steps that the run uses, each counted whole even where other runs share it.
+    Latency is of single requests (batch 1) over `latency_n` held-out examples. Bytes of memory are the highest
+    resident size of the process while the run's steps ran.
+    """
+
+    train_seconds: float | None = None
+    index_seconds: float | None = None
+    answer_seconds: float | None = None
+    latency_p50_ms: float | None = None
+    latency_p95_ms: float | None = None
+    latency_n: int = 0
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    trainable_parameters: int | None = None
+    artifact_bytes: int | None = None
+    peak_memory_bytes: int | None = None
+    device: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One variant with one seed: what it came to. `steps` maps a role ("index", "train.0", "predict", "score.NAME",
+    "latency") to the name of the step's folder in the store."""
+
+    experiment: str
+    variant: str
+    family: str
+    seed: int
+    status: Status
+    steps: dict[str, str] = field(default_factory=dict)
+    error: str | None = None
+    cost: Cost = field(default_factory=Cost)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    started: str = ""
+    ended: str = ""
+
+
+@cache
+def _adapter(cls: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(cls)
+
+
+def dump(record: object) -> Any:
+    """Return `record` as values that `json.dumps` takes."""
+    return _adapter(cast(Any, type(record))).dump_python(record, mode="json")
+
+
+def load(cls: type[T], data: object) -> T:
+    """Rebuild a record of class `cls` from what `dump` gave. Raises pydantic.ValidationError where it does not fit."""
+    result: T = _adapter(cast(Any, cls)).validate_python(data)
+    return result
+
+
+def dump_json(record: object) -> bytes:
+    """Return `record` as one line of JSON (UTF-8, without the line's end)."""
+    return _adapter(cast(Any, type(record))).dump_json(record)
+
+
+def load_json(cls: type[T], data: bytes | str) -> T:
+    result: T = _adapter(cast(Any, cls)).validate_json(data)
+    return result
+
+
+def digest(value: object, length: int = 24) -> str:
+    """Return the first `length` hex digits of the SHA-256 of `value` (JSON-able), written canonically."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:length]
