@@ -54,25 +54,31 @@ class Plugin(BaseModel):
 
         With `built`, the fields in `query_only` are left out. A user's own plug-in adds the digest of its source.
         """
-        left_out = set(self.query_only) if built else set()
         values: dict[str, Any] = {"kind": self.kind, "version": self.version}
-        for name in type(self).model_fields:
-            if name not in left_out:
-                values[name] = _settings_of(getattr(self, name), built)
         if ":" in self.kind:
             values["source"] = hashlib.sha256(_source(type(self)).encode()).hexdigest()
-        return values
+        left_out = self.query_only if built else frozenset()
+        return values | self._fields(lambda plugin: plugin.settings(built=built), left_out)
+
+    def table(self) -> dict[str, Any]:
+        """Return kind and every field as a spec would write them: `find(family, kind).model_validate` of the rest
+        gives the plug-in back."""
+        return {"kind": self.kind} | self._fields(Plugin.table, frozenset())
+
+    def _fields(self, inner: Callable[[Plugin], dict[str, Any]], left_out: frozenset[str]) -> dict[str, Any]:
+        names = (name for name in type(self).model_fields if name not in left_out)
+        return {name: _plain(getattr(self, name), inner) for name in names}
 
 
-def _settings_of(value: object, built: bool) -> Any:
+def _plain(value: object, inner: Callable[[Plugin], dict[str, Any]]) -> Any:
     if isinstance(value, Plugin):
-        return value.settings(built=built)
+        return inner(value)
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
     if isinstance(value, tuple | list):
-        return [_settings_of(item, built) for item in value]
-    if isinstance(value, dict):
-        return {key: _settings_of(item, built) for key, item in value.items()}
+        return [_plain(item, inner) for item in value]
+    if isinstance(value, Mapping):
+        return {key: _plain(item, inner) for key, item in value.items()}
     return str(value) if isinstance(value, Path) else value
 
 
@@ -112,8 +118,8 @@ def available(family: str) -> tuple[str, ...]:
 def find(family: str, kind: str) -> type[Plugin]:
     """Return the class of plug-in `kind` of `family`.
 
-    Raises LookupError with what is available where there is none, and ImportError or AttributeError with the place
-    where a user's own `package.module:Class` cannot be loaded.
+    Raises LookupError: with what is available where there is none, with the cause where a user's own
+    `package.module:Class` cannot be loaded, with what is missing where it is not a complete plug-in of the family.
     """
     base = BASES[family]
     if ":" in kind:
@@ -123,6 +129,8 @@ def find(family: str, kind: str) -> type[Plugin]:
         except (ImportError, AttributeError) as error:
             hint = "Is its folder on PYTHONPATH or beside the spec?"
             raise LookupError(f"cannot load {kind!r}: {error}. {hint}") from error
+        except Exception as error:  # a user's own file: whatever it raises while it loads is theirs to mend
+            raise LookupError(f"cannot load {kind!r}: {type(error).__name__}: {error}") from error
     elif kind in _entry_points(family):
         found = _entry_points(family)[kind].load()
     else:
@@ -135,6 +143,9 @@ def find(family: str, kind: str) -> type[Plugin]:
     if not (inspect.isclass(found) and issubclass(found, base)):
         wanted = f"harness.plugins.{base.__name__}"
         raise LookupError(f"{kind!r} is no plug-in of {family}: it must be a class derived from {wanted}")
+    if inspect.isabstract(found):
+        lacking = ", ".join(sorted(found.__abstractmethods__))
+        raise LookupError(f"{kind!r} is not complete: it does not define {lacking}")
     return found
 
 
@@ -170,6 +181,21 @@ class Family:
             lambda value: _resolve(self.name, self.default, value),
             handler(SerializeAsAny[source]),  # type: ignore[misc]
         )
+
+    def __get_pydantic_json_schema__(self, source: Any, handler: Callable[[Any], Any]) -> dict[str, Any]:
+        return {"plugin": self.name}  # harness.schema puts the family's kinds here
+
+
+@dataclass(frozen=True)
+class Local:
+    """Marks a text field that names a file or folder: `Annotated[str, Local()]`; a field of type `Path` is one anyway.
+
+    In a spec, relative ones start at the folder of the file that holds them, `${NAME}` is read from the environment,
+    and a path that is not there is a fault: the plug-in receives an absolute path that exists. With `or_name`, a text
+    such as "smollm2-135m-instruct" or "owner/name" for which no such path exists stays as it is.
+    """
+
+    or_name: bool = False
 
 
 # --------------------------------------------------------------------------------------------------------- models
@@ -432,6 +458,10 @@ class Method(Plugin):
     """Share of training prompts that hold the gold passage; the others hold distractors alone."""
     shuffle: bool = True
     """Whether the gold passage stands at a random place; else passages keep the retriever's order."""
+
+    def passes(self) -> float:
+        """How often the stage goes through its training rows at most: what a dry run estimates from."""
+        return 1.0
 
     @abstractmethod
     def fit(self, job: TrainJob, progress: Callable[[int, int, Mapping[str, float]], None]) -> Trained:

@@ -1,0 +1,213 @@
+"""Asking about examples: what a prompt may look at, and the waves of requests that its generators make."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Generator, Sequence
+from typing import TYPE_CHECKING
+
+from harness.errors import ModelError
+from harness.plugins import Context, Embedding, Index, Method, Plan, Prompt, Retriever, Select, Session
+from harness.records import Call, Decoding, Example, Message, Passage, Prediction, Reply, Request
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+
+class Asking(Context):
+    """The `Context` of one variant: its train split, its index, its model's way of counting tokens."""
+
+    def __init__(
+        self,
+        *,
+        session: Session,
+        decoding: Decoding,
+        train: Sequence[Example],
+        seed: int,
+        retriever: Retriever | None = None,
+        index: Index | None = None,
+        embedding: Embedding | None = None,
+    ) -> None:
+        self.decoding = decoding
+        self.budget = session.context_length - decoding.max_tokens
+        self.retrieves = retriever is not None
+        self._session = session
+        self._train = train
+        self._seed = seed
+        self._retriever = retriever
+        self._index = index
+        self._embedding = embedding
+        self._passages: dict[str, tuple[Passage, ...]] = {}
+        self._near: dict[str, tuple[int, ...]] = {}
+        self._train_vectors: npt.NDArray[np.float32] | None = None
+        self._sizes: dict[str, int] = {}
+
+    # ------------------------------------------------------------------------------------------ what a prompt uses
+
+    def count(self, messages: Sequence[Message]) -> int:
+        return self._session.count(messages)
+
+    def passages(self, example: Example) -> tuple[Passage, ...]:
+        if self._retriever is None:
+            return ()
+        if example.id not in self._passages:
+            self.retrieve([example])
+        return self._passages[example.id]
+
+    def choose(self, example: Example, select: Select, n: int) -> tuple[Example, ...]:
+        if select == "similar":
+            if example.id not in self._near:
+                self.compare([example])
+            order: Sequence[int] = self._near[example.id]
+        elif select == "random":
+            order = list(range(len(self._train)))
+            random.Random(self._seed).shuffle(order)
+        else:
+            order = range(len(self._train))
+        allowed = (self._train[i] for i in order if not _same(self._train[i], example))
+        return tuple(shot for shot, _ in zip(allowed, range(n), strict=False))
+
+    # ------------------------------------------------------------------------------------------- many at once
+
+    def retrieve(self, examples: Sequence[Example]) -> None:
+        """Search for all of `examples` in one go."""
+        assert self._retriever is not None and self._index is not None
+        found = self._index.search([example.input for example in examples], self._retriever.top_k)
+        for example, passages in zip(examples, found, strict=True):
+            self._passages[example.id] = self.within_budget(passages)
+
+    def compare(self, examples: Sequence[Example]) -> None:
+        """Order the train split by its likeness to each of `examples`, the nearest first; ties as in the file."""
+        import numpy as np
+
+        if self._embedding is None:
+            raise ModelError('select = "similar" needs an embedder')
+        if self._train_vectors is None:
+            self._train_vectors = self._embedding.embed([shot.input for shot in self._train], role="query")
+        queries = self._embedding.embed([example.input for example in examples], role="query")
+        orders = np.argsort(-(queries @ self._train_vectors.T), axis=1, kind="stable")
+        for example, order in zip(examples, orders, strict=True):
+            self._near[example.id] = tuple(int(i) for i in order)
+
+    def within_budget(self, passages: Sequence[Passage]) -> tuple[Passage, ...]:
+        """The passages, best first, as far as they fit into the retriever's token budget together."""
+        assert self._retriever is not None
+        room, kept = self._retriever.max_tokens, []
+        for passage in passages:
+            room -= self._size(passage)
+            if room < 0:
+                break
+            kept.append(passage)
+        return tuple(kept)
+
+    def _size(self, passage: Passage) -> int:
+        if passage.id not in self._sizes:
+            empty = self._session.count([Message("user", "")])
+            self._sizes[passage.id] = self._session.count([Message("user", passage.text)]) - empty
+        return self._sizes[passage.id]
+
+    def train_on(self, example: Example, method: Method) -> None:
+        """Set the passages that a training prompt of `example` holds, as RAFT does (arXiv 2403.10131).
+
+        With a chance of `oracle_share` the best-ranked passage of a document that holds the answer (the document's
+        first one where none was retrieved) stands among `distractors` retrieved passages of other documents; else,
+        and where the example names no source, there are only such others. The seed and the example decide the draw.
+        """
+        assert self._retriever is not None and self._index is not None
+        draw = random.Random(f"{self._seed} {example.id}")
+        others_wanted = self._retriever.top_k - 1 if method.distractors is None else method.distractors
+        depth = max(self._retriever.top_k, others_wanted) + 4 * max(1, len(example.sources))
+        found = self._index.search([example.input], depth)[0]
+        gold = [p for p in found if p.document in example.sources]
+        if not gold and example.sources:
+            gold = [p for p in self._index.passages() if p.document in example.sources]
+        others = [p for p in found if p.document not in example.sources]
+        oracle = bool(gold) and draw.random() < method.oracle_share
+        chosen = [*gold[:1], *others[:others_wanted]] if oracle else others[: others_wanted + 1]
+        # The budget is applied before the order is drawn: the gold passage is never the one left out.
+        kept = list(self.within_budget(chosen))
+        if method.shuffle:
+            draw.shuffle(kept)
+        else:
+            kept.sort(key=lambda p: p.rank if p.rank is not None else depth + 1)
+        self._passages[example.id] = tuple(kept)
+
+
+def _same(shot: Example, example: Example) -> bool:
+    return shot.id == example.id or bool(example.group and shot.group == example.group)
+
+
+# ------------------------------------------------------------------------------------------------- conversations
+
+
+class _Conversation:
+    """One example's generator, driven until it returns its answer."""
+
+    def __init__(self, example: Example, prompt: Prompt, context: Asking) -> None:
+        self.example = example
+        self.calls: list[Call] = []
+        self.text: str | None = None
+        self.error: str | None = None
+        self._passages = context.passages(example)
+        self._asking: Generator[Request, Reply, str | None] = prompt.ask(example, context)
+        self.request: Request | None = None
+        self._go_on(lambda: next(self._asking))
+
+    def receive(self, reply: Reply) -> None:
+        assert self.request is not None
+        self.calls.append(Call(messages=self.request.messages, reply=reply))
+        if reply.error is None:
+            self._go_on(lambda: self._asking.send(reply))
+        else:
+            self.error, self.request = reply.error, None
+            self._asking.close()
+
+    def _go_on(self, step: Callable[[], Request]) -> None:
+        try:
+            self.request = step()
+        except StopIteration as end:
+            self.text, self.request = end.value, None
+            if self.text is None:
+                self.error = "the prompt gave no answer"
+
+    def prediction(self) -> Prediction:
+        return Prediction(
+            id=self.example.id, text=self.text, calls=tuple(self.calls), passages=self._passages, error=self.error
+        )
+
+
+def answer(
+    examples: Sequence[Example],
+    prompt: Prompt,
+    context: Asking,
+    session: Session,
+    *,
+    seed: int,
+    done: Sequence[Sequence[Prediction]] = (),
+    save: Callable[[Sequence[Prediction]], None],
+) -> None:
+    """Answer `examples` batch by batch and hand each finished batch to `save`.
+
+    All first requests are planned together before any is answered, so that the plan does not depend on what an earlier
+    process has already `done`: its batches are skipped whole. Inside a batch the conversations go on in waves, one
+    request each, until all have ended.
+    """
+    conversations = [_Conversation(example, prompt, context) for example in examples]
+    asking = [conversation for conversation in conversations if conversation.request is not None]
+    plan = session.plan([conversation.request for conversation in asking if conversation.request is not None])
+    finished = {prediction.id for batch in done for prediction in batch}
+    batches = [[asking[i] for i in batch] for batch in plan.batches]
+    silent = [conversation for conversation in conversations if conversation.request is None]
+    for members in [silent, *batches] if silent else batches:
+        if all(member.example.id in finished for member in members):
+            continue
+        _waves(members, session, plan, seed)
+        save([member.prediction() for member in members])
+
+
+def _waves(members: Sequence[_Conversation], session: Session, plan: Plan, seed: int) -> None:
+    while waiting := [(member, member.request) for member in members if member.request is not None]:
+        replies = session.answer([request for _, request in waiting], plan, seed=seed)
+        for (member, _), reply in zip(waiting, replies, strict=True):
+            member.receive(reply)

@@ -1,0 +1,161 @@
+"""Keys and values of a batch that is being decoded, and attention over them.
+
+What `generate` of transformers pays for and this does not: its cache grows by copying, each key/value head is repeated for
+its query heads, and a prefix that all rows share is stored and read once a row. Here the cache is allocated once, the query
+heads of one key/value head attend together as rows of one product, and a shared prefix is kept once for the whole batch.
+
+Slots and rows: row r of a batch has its own keys in slots 0..slots-1, in the order in which they were computed. Rows of
+unequal prompt length leave slots unused between prompt and answer; `valid` says which hold something. Positions (RoPE) are
+counted without the unused slots.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+NAME = "harness-slots"
+
+ARCHITECTURES = frozenset({"llama", "mistral", "qwen2", "qwen3", "smollm3", "phi3", "olmo2"})
+"""Model types whose attention is plain softmax attention and whose head is one linear layer, checked against `generate`."""
+
+
+def supports(config: Any) -> bool:
+    """Whether models of this configuration can be decoded with `Slots`."""
+    layers = set(getattr(config, "layer_types", None) or {"full_attention"})
+    windowed = getattr(config, "use_sliding_window", True) and getattr(config, "sliding_window", None)
+    return config.model_type in ARCHITECTURES and layers == {"full_attention"} and not windowed
+
+
+class Slots:
+    """The keys and values of `rows` rows; stands in for transformers' cache while a model runs.
+
+    `prefix` holds, a layer each, keys and values of shape (1, heads, length, width) that come before all rows' own.
+    """
+
+    is_compileable = False
+
+    def __init__(self, rows: int, slots: int, prefix: list[tuple[Tensor, Tensor]] | None = None) -> None:
+        self.rows, self.slots = rows, slots
+        self.prefix = prefix
+        self.layers: list[tuple[Tensor, Tensor]] = []
+        self.valid: Tensor | None = None
+        """Which slots of each row hold a token, shape (rows, slots); None while all do."""
+        self.first, self.last, self.at = 0, rows, 0
+        self.mask: Tensor | None = None
+
+    def get_seq_length(self, layer: int = 0) -> int:
+        return self.at
+
+    def copy_in(self, prefix: list[tuple[Tensor, Tensor]]) -> None:
+        """Put a prefix into the first slots of every row, instead of keeping it apart."""
+        for layer, (keys, values) in enumerate(prefix):
+            kept_keys, kept_values = self._layer(layer, keys, values)
+            kept_keys[:, :, : keys.shape[2]] = keys
+            kept_values[:, :, : values.shape[2]] = values
+
+    def prefill(self, first: int, last: int, at: int) -> None:
+        """Let the next forward pass fill rows first..last-1 from slot `at` on with several tokens a row."""
+        self.first, self.last, self.at = first, last, at
+        self.mask = None
+
+    def step(self, at: int) -> None:
+        """Let the next forward pass fill slot `at` of every row with one token."""
+        self.first, self.last, self.at = 0, self.rows, at
+        self.mask = None if self.valid is None else self.valid[: self.rows, None, None, : at + 1]
+
+    def keep(self, order: list[int]) -> None:
+        """Keep the rows `order`, in that order. Rows that stay where they are are not copied."""
+        for new, old in enumerate(order):
+            if new != old:
+                for keys, values in self.layers:
+                    keys[new] = keys[old]
+                    values[new] = values[old]
+                if self.valid is not None:
+                    self.valid[new] = self.valid[old]
+        self.rows = len(order)
+
+    def update(self, keys: Tensor, values: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """Store what a layer computed and return what its queries attend to besides the prefix."""
+        kept_keys, kept_values = self._layer(layer, keys, values)
+        end = self.at + keys.shape[2]
+        kept_keys[self.first : self.last, :, self.at : end] = keys
+        kept_values[self.first : self.last, :, self.at : end] = values
+        return kept_keys[self.first : self.last, :, :end], kept_values[self.first : self.last, :, :end]
+
+    def _layer(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        if layer == len(self.layers):
+            shape = (self.rows, keys.shape[1], self.slots)
+            self.layers.append((keys.new_empty((*shape, keys.shape[3])), values.new_empty((*shape, values.shape[3]))))
+        return self.layers[layer]
+
+
+def attend(
+    module: torch.nn.Module,
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    slots: Slots | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Attention in the form that transformers' `AttentionInterface` asks for; causal within the new tokens.
+
+    `query` has shape (rows, query heads, new tokens, width), `keys` (rows, heads, stored tokens, width).
+    """
+    assert slots is not None
+    prefix = slots.prefix[module.layer_idx] if slots.prefix else None  # type: ignore[index]
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if query.shape[2] > 1:
+        mixed = _attend_many(query, keys, values, scale, prefix)
+    else:
+        mixed = _attend_one(query, keys, values, scale, prefix, slots.mask)
+    return mixed.transpose(1, 2), None
+
+
+def _attend_many(query: Tensor, keys: Tensor, values: Tensor, scale: float, prefix: tuple[Tensor, Tensor] | None) -> Tensor:
+    """Prompts: padding stands at the end of a row, where causality hides it from every real token."""
+    rows, new = query.shape[0], query.shape[2]
+    if prefix is not None:
+        keys = torch.cat([prefix[0].expand(rows, -1, -1, -1), keys], dim=2)
+        values = torch.cat([prefix[1].expand(rows, -1, -1, -1), values], dim=2)
+    before = keys.shape[2] - new
+    mask = None
+    if before:
+        mask = torch.ones(new, keys.shape[2], dtype=torch.bool, device=query.device).tril(before)
+    return scaled_dot_product_attention(
+        query, keys, values, attn_mask=mask, is_causal=mask is None, scale=scale, enable_gqa=keys.shape[1] != query.shape[1]
+    )
+
+
+def _attend_one(
+    query: Tensor, keys: Tensor, values: Tensor, scale: float, prefix: tuple[Tensor, Tensor] | None, mask: Tensor | None
+) -> Tensor:
+    """One new token a row. The query heads of a key/value head are rows of one product, so nothing is repeated."""
+    rows, heads, width = query.shape[0], keys.shape[1], query.shape[3]
+    query = query.reshape(rows, heads, -1, width)
+    if prefix is None:
+        mixed = scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=scale)
+        return mixed.reshape(rows, -1, 1, width)
+    return _with_prefix(query, keys, values, scale, prefix, mask).reshape(rows, -1, 1, values.shape[3])
+
+
+def _with_prefix(
+    query: Tensor, keys: Tensor, values: Tensor, scale: float, prefix: tuple[Tensor, Tensor], mask: Tensor | None
+) -> Tensor:
+    """One softmax over a prefix read once for all rows and over each row's own keys; shape as `query`."""
+    rows, heads, group, width = query.shape
+    query = query * scale
+    shared = query.transpose(0, 1).reshape(heads, rows * group, width)
+    to_prefix = (shared @ prefix[0][0].transpose(1, 2)).view(heads, rows, group, -1).transpose(0, 1)
+    to_own = query @ keys.transpose(2, 3)
+    if mask is not None:
+        to_own = to_own.masked_fill(~mask, float("-inf"))
+    weights = torch.cat([to_prefix, to_own], dim=-1).softmax(-1, dtype=torch.float32).to(query.dtype)
+    length = to_prefix.shape[-1]
+    of_prefix = weights[..., :length].transpose(0, 1).reshape(heads, rows * group, length) @ prefix[1][0]
+    return of_prefix.view(heads, rows, group, -1).transpose(0, 1) + weights[..., length:] @ values

@@ -1,0 +1,223 @@
+"""The decode loop: rows of a batch are answered together, each until its own end.
+
+Two engines run a model under it. `SlotEngine` is fast and serves the architectures that `_attention` knows; `PlainEngine`
+serves every other causal model through transformers' own cache and masks. What they compute depends on the rows given and
+on nothing that ran before: buffers have sizes that follow from the batch alone.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.backends import _attention
+
+PREFILL_TOKENS = 2048
+"""Prompt tokens in one forward pass: enough to fill the matrix units, few enough to bound the memory of activations."""
+
+COPY_BELOW = 128
+"""A shared prefix shorter than this is copied into every row: reading it once would save less than its extra products cost."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Row:
+    """One text being generated. `prompt` is what follows the shared prefix, `limit` how many tokens may be added."""
+
+    prompt: list[int]
+    limit: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    draws: np.ndarray[Any, np.dtype[np.float64]] | None = None
+    """Uniform numbers in [0, 1), one for each new token, for sampling."""
+    ends_with_stop: Callable[[list[int]], bool] | None = None
+    added: list[int] = field(default_factory=list)
+    finish: Literal["stop", "length"] = "length"
+
+
+Prefix = list[tuple[Tensor, Tensor]]
+
+
+class Engine(ABC):
+    """Runs a model over a batch: `start` with the prompts, then `step` by step, `keep` to drop finished rows."""
+
+    @abstractmethod
+    def start(self, prompts: Sequence[Sequence[int]], prefix: Prefix | None, room: int) -> Tensor:
+        """Return the logits after each prompt, shape (rows, vocabulary). `room` tokens may follow."""
+
+    @abstractmethod
+    def step(self, tokens: list[int]) -> Tensor: ...
+
+    @abstractmethod
+    def keep(self, order: list[int]) -> None: ...
+
+
+class SlotEngine(Engine):
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.device = model.device
+        self.head = model.get_output_embeddings()
+
+    def prefix(self, tokens: Sequence[int]) -> Prefix:
+        """Compute the keys and values of a prefix, once for all batches that share it."""
+        slots = _attention.Slots(1, len(tokens))
+        self._forward(torch.tensor([tokens], device=self.device), torch.arange(len(tokens), device=self.device)[None], slots)
+        return slots.layers
+
+    def start(self, prompts: Sequence[Sequence[int]], prefix: Prefix | None, room: int) -> Tensor:
+        lengths = [len(prompt) for prompt in prompts]
+        shared = prefix[0][0].shape[2] if prefix else 0
+        own = shared if shared < COPY_BELOW else 0
+        longest = max(lengths)
+        self.slots = _attention.Slots(len(prompts), own + longest + room - 1, None if own else prefix)
+        if own and prefix:
+            self.slots.copy_in(prefix)
+        last = [
+            self._prefill(first, prompts[first : first + size], shared, own)
+            for first, size in _portions(lengths, PREFILL_TOKENS)
+        ]
+        self.at = own + longest
+        self.positions = torch.tensor(lengths, device=self.device) + shared
+        if min(lengths) < longest:
+            ends = torch.tensor(lengths, device=self.device)[:, None] + own
+            slot = torch.arange(self.slots.slots, device=self.device)[None]
+            self.slots.valid = (slot < ends) | (slot >= self.at)
+        return self._logits(torch.cat(last))
+
+    def _prefill(self, first: int, prompts: Sequence[Sequence[int]], shared: int, own: int) -> Tensor:
+        """Run some rows' prompts, padded at the end, and return the hidden state of each one's last token."""
+        longest = max(len(prompt) for prompt in prompts)
+        tokens = torch.tensor([[*prompt, *[0] * (longest - len(prompt))] for prompt in prompts], device=self.device)
+        positions = torch.arange(shared, shared + longest, device=self.device)[None]
+        self.slots.prefill(first, first + len(prompts), own)
+        hidden = self._forward(tokens, positions, self.slots)
+        ends = torch.tensor([len(prompt) - 1 for prompt in prompts], device=self.device)
+        return hidden[torch.arange(len(prompts), device=self.device), ends]
+
+    def step(self, tokens: list[int]) -> Tensor:
+        self.slots.step(self.at)
+        hidden = self._forward(torch.tensor(tokens, device=self.device)[:, None], self.positions[:, None], self.slots)
+        self.at += 1
+        self.positions += 1
+        return self._logits(hidden[:, -1])
+
+    def keep(self, order: list[int]) -> None:
+        self.slots.keep(order)
+        self.positions = self.positions[torch.tensor(order, device=self.device)]
+
+    def _forward(self, tokens: Tensor, positions: Tensor, slots: _attention.Slots) -> Tensor:
+        output = self.model.base_model(
+            input_ids=tokens, position_ids=positions, past_key_values=slots, use_cache=True, slots=slots
+        )
+        hidden: Tensor = output.last_hidden_state
+        return hidden
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        logits: Tensor = self.head(hidden)
+        return logits
+
+
+class PlainEngine(Engine):
+    """Any causal model of transformers: left padding, its own masks, a growing cache; shares no prefix."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.device = model.device
+
+    def start(self, prompts: Sequence[Sequence[int]], prefix: Prefix | None, room: int) -> Tensor:
+        from transformers import DynamicCache
+
+        assert prefix is None
+        longest = max(len(prompt) for prompt in prompts)
+        padded = [[*[0] * (longest - len(prompt)), *prompt] for prompt in prompts]
+        lengths = torch.tensor([len(prompt) for prompt in prompts], device=self.device)[:, None]
+        self.mask = (torch.arange(longest, device=self.device)[None] >= longest - lengths).long()
+        self.cache = DynamicCache(config=self.model.config)
+        return self._forward(torch.tensor(padded, device=self.device), (self.mask.cumsum(-1) - 1).clamp(min=0))
+
+    def step(self, tokens: list[int]) -> Tensor:
+        self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], dim=1)
+        return self._forward(torch.tensor(tokens, device=self.device)[:, None], self.mask.sum(-1, keepdim=True) - 1)
+
+    def keep(self, order: list[int]) -> None:
+        rows = torch.tensor(order, device=self.device)
+        self.mask = self.mask[rows]
+        self.cache.batch_select_indices(rows)
+
+    def _forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        output = self.model(
+            input_ids=tokens,
+            attention_mask=self.mask,
+            position_ids=positions,
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        logits: Tensor = output.logits[:, -1]
+        return logits
+
+
+def decode(engine: Engine, rows: Sequence[Row], prefix: Prefix | None, ends: frozenset[int]) -> None:
+    """Generate every row to its end: `added` and `finish` of each are filled in. `ends` are the end-of-text tokens."""
+    active = list(rows)
+    logits = engine.start([row.prompt for row in active], prefix, max(row.limit for row in active))
+    while True:
+        tokens = _choose(logits, active)
+        going = []
+        for place, (row, token) in enumerate(zip(active, tokens, strict=True)):
+            row.added.append(token)
+            if token in ends or (row.ends_with_stop is not None and row.ends_with_stop(row.added)):
+                row.finish = "stop"
+            elif len(row.added) < row.limit:
+                going.append(place)
+        if not going:
+            return
+        if len(going) < len(active):
+            order = _closed_up(going)
+            engine.keep(order)
+            active = [active[place] for place in order]
+            tokens = [tokens[place] for place in order]
+        logits = engine.step(tokens)
+
+
+def _closed_up(going: list[int]) -> list[int]:
+    """Return the places `going` so that as few as possible move: the last ones fill the gaps."""
+    stay = [place for place in going if place < len(going)]
+    move = [place for place in going if place >= len(going)]
+    there = set(stay)
+    return [place if place in there else move.pop() for place in range(len(going))]
+
+
+def _choose(logits: Tensor, rows: Sequence[Row]) -> list[int]:
+    tokens: list[int] = logits.argmax(-1).tolist()
+    for place, row in enumerate(rows):
+        if row.draws is not None:
+            tokens[place] = _sample(logits[place], row, float(row.draws[len(row.added)]))
+    return tokens
+
+
+def _sample(logits: Tensor, row: Row, draw: float) -> int:
+    """Draw one token by inverting the distribution's cumulative sum, cut to the nucleus of `top_p` (arXiv 1904.09751)."""
+    probabilities, tokens = (logits.double() / row.temperature).softmax(-1).sort(descending=True, stable=True)
+    cumulative = probabilities.cumsum(-1)
+    nucleus = int((cumulative - probabilities < row.top_p).sum())
+    place = int(torch.searchsorted(cumulative[:nucleus], draw * cumulative[nucleus - 1], right=True))
+    return int(tokens[min(place, nucleus - 1)])
+
+
+def _portions(lengths: Sequence[int], budget: int) -> list[tuple[int, int]]:
+    """Cut neighbouring rows into portions (first, size) of at most `budget` padded tokens, at least one row each."""
+    portions = []
+    first = longest = 0
+    for place, length in enumerate(lengths):
+        wider = max(longest, length)
+        if place > first and wider * (place - first + 1) > budget:
+            portions.append((first, place - first))
+            first, wider = place, length
+        longest = wider
+    return [*portions, (first, len(lengths) - first)]

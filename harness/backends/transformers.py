@@ -1,0 +1,391 @@
+"""Answers of a local model: a built-in one, a folder, a GGUF file or a model of the Hugging Face Hub.
+
+Requests are answered in batches that are planned over a whole step: sorted by length, cut by a token budget, with the
+tokens that all prompts start with computed once. The digits of an answer depend on its batch and on nothing before it.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from harness import models
+from harness.devices import pick_device, pick_dtype
+from harness.errors import ModelError
+from harness.plugins import Backend, Plan, Session
+from harness.records import Message, Reply, Request, digest
+
+CACHE_BYTES = 2 << 30
+"""What the keys and values of a batch may take: the token budget is cut to it for large models."""
+
+SHORTEST_PREFIX = 16
+"""A shared prefix shorter than this is not worth a forward pass of its own."""
+
+
+class Transformers(Backend):
+    """A causal language model, run by transformers on this machine."""
+
+    trainable: ClassVar[bool] = True
+
+    id: str
+    """A built-in name (`harness models`), a folder, a GGUF file, or a Hub id."""
+    revision: str | None = None
+    """Branch, tag or commit of a Hub id."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Number format of the weights; "auto" is what the device is fast in."""
+    device: str = "auto"
+    """"cpu", "cuda", "cuda:1"; "auto" is the GPU where there is one."""
+    batch_tokens: int = Field(16384, ge=1)
+    """Tokens that the prompts and answers of a batch may have together, padding included."""
+    max_batch: int = Field(64, ge=1)
+    """Answers that are generated together at most."""
+    chat_template: str | None = None
+    """A Jinja chat template, or the path of a file that holds one, instead of the model's own."""
+    trust_remote_code: bool = False
+    """Whether code that comes with the model may run."""
+
+    def fingerprint(self) -> dict[str, Any]:
+        path = models.resolve(self.id, revision=self.revision)
+        template = self._template()
+        return {
+            "weights": models.fingerprint(path),
+            "dtype": pick_dtype(self.dtype, self.device),
+            "template": "model" if template is None else hashlib.sha256(template.encode()).hexdigest(),
+        }
+
+    def open(self) -> Session:
+        return TransformersSession(self)
+
+    def _template(self) -> str | None:
+        if self.chat_template is None or "{" in self.chat_template:
+            return self.chat_template
+        try:
+            return Path(self.chat_template).expanduser().read_text(encoding="utf-8")
+        except OSError as error:
+            raise ModelError(
+                f"chat_template {self.chat_template!r} is neither a Jinja template nor a file that can be read: {error}"
+            ) from error
+
+
+class TransformersSession(Session):
+    def __init__(self, backend: Transformers) -> None:
+        import torch
+        from transformers import AutoTokenizer
+
+        self.backend = backend
+        self.path = models.resolve(backend.id, revision=backend.revision)
+        self.weights = models.fingerprint(self.path)
+        self.device = pick_device(backend.device)
+        self.dtype = pick_dtype(backend.dtype, backend.device)
+        self._torch = torch
+        try:
+            self.tokenizer = AutoTokenizer.from_pretrained(
+                self.path, local_files_only=True, trust_remote_code=backend.trust_remote_code
+            )
+        except (OSError, ValueError, KeyError, ImportError) as error:
+            raise ModelError(f"the tokenizer of model {backend.id!r} cannot be loaded: {error}") from error
+        self._template = backend._template() or getattr(self.tokenizer, "chat_template", None)
+        self._base = self._load(self.path)
+        self.model = self._base
+        self.context_length = self._context_length()
+        self._ends = self._end_tokens()
+        self._prepare()
+
+    # ------------------------------------------------------------------------------------------------- loading
+
+    def _load(self, path: Path) -> Any:
+        from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM
+        from transformers.utils import logging
+
+        from harness.backends import _attention
+
+        bars = logging.is_progress_bar_enabled()
+        logging.disable_progress_bar()
+        try:
+            config = AutoConfig.from_pretrained(
+                path, local_files_only=True, trust_remote_code=self.backend.trust_remote_code
+            )
+            fast = _attention.supports(config)
+            if fast:
+                AttentionInterface.register(_attention.NAME, _attention.attend)
+            model = AutoModelForCausalLM.from_pretrained(
+                path,
+                config=config,
+                dtype=self.dtype,
+                attn_implementation=_attention.NAME if fast else None,
+                use_safetensors=True,
+                local_files_only=True,
+                trust_remote_code=self.backend.trust_remote_code,
+            )
+            return model.to(self.device).eval().requires_grad_(False)
+        except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ModelError(f"model {path} cannot be loaded: {reason}") from error
+        finally:
+            if bars:
+                logging.enable_progress_bar()
+
+    def _context_length(self) -> int:
+        longest = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        known = [length for length in (longest, self.tokenizer.model_max_length) if length and length < 1_000_000_000]
+        return min(known, default=2048)
+
+    def _end_tokens(self) -> frozenset[int]:
+        """The tokens after which an answer is over: the model's own, and the end of a turn in ChatML."""
+        configured = self.model.generation_config.eos_token_id
+        ends = set(configured if isinstance(configured, list) else [configured]) | {self.tokenizer.eos_token_id}
+        ends.add(self.tokenizer.get_vocab().get("<|im_end|>"))
+        return frozenset(token for token in ends if token is not None)
+
+    def _prepare(self) -> None:
+        """Make ready what is needed once a model is loaded: its engine, its adapters, its prefixes."""
+        from harness.backends import _adapters, _decoding
+
+        self._adapters = _adapters.Adapters(self._base, self.weights, self.backend.id)
+        self._attached = "base"
+        self._other: tuple[str, Any] | None = None
+        self._prefixes: OrderedDict[tuple[str, tuple[int, ...]], _decoding.Prefix] = OrderedDict()
+        self._use(self._base)
+
+    def _use(self, model: Any) -> None:
+        from harness.backends import _attention, _decoding
+
+        self.model = model
+        self._fast = _attention.supports(model.config)
+        self._engine: _decoding.Engine = _decoding.SlotEngine(model) if self._fast else _decoding.PlainEngine(model)
+
+    def attach(self, artifact: Path | None) -> None:
+        from harness.backends import _adapters
+
+        if artifact is None:
+            self._adapters.detach()
+            self._use(self._base)
+            self._attached = "base"
+            return
+        described = _adapters.read_artifact(artifact)
+        if described.get("base") not in (None, self.weights):
+            raise ModelError(
+                f"artifact {artifact} was trained on another model than {self.backend.id!r} (its base has the "
+                f"fingerprint {described['base'][:12]}, this one {self.weights[:12]}). Use it with that model, or train again."
+            )
+        key = f"harness_{models.fingerprint(artifact)[:24]}"
+        if described["kind"] == "model":
+            self._attach_model(artifact, key)
+        else:
+            self._adapters.attach(artifact, key)
+            self._use(self._base)
+        self._attached = key
+
+    def _attach_model(self, path: Path, key: str) -> None:
+        if self._other is None or self._other[0] != key:
+            self._other = None
+            other = self._load(path)
+            if other.config.vocab_size != self._base.config.vocab_size:
+                raise ModelError(
+                    f"artifact {path} has {other.config.vocab_size} tokens in its vocabulary, model "
+                    f"{self.backend.id!r} has {self._base.config.vocab_size}: it was made from another model"
+                )
+            self._other = (key, other)
+        self._use(self._other[1])
+
+    def close(self) -> None:
+        for name in ("_engine", "_adapters", "_base", "_other", "_prefixes", "model"):
+            self.__dict__.pop(name, None)
+        gc.collect()
+        if self.device.startswith("cuda"):
+            self._torch.cuda.empty_cache()
+
+    # ------------------------------------------------------------------------------------------------- planning
+
+    def count(self, messages: Sequence[Message]) -> int:
+        return len(self._encode([self._text(messages)])[0])
+
+    def _text(self, messages: Sequence[Message]) -> str:
+        """The prompt that `messages` become. A base model without a chat template gets their contents, a blank line
+        between two; its answer follows on a new line."""
+        if self._template is None:
+            return "\n\n".join(message.content for message in messages) + "\n"
+        from jinja2 import TemplateError
+
+        try:
+            text: str = self.tokenizer.apply_chat_template(
+                [{"role": message.role, "content": message.content} for message in messages],
+                chat_template=self._template,
+                tokenize=False,
+                add_generation_prompt=True,
+            )
+        except TemplateError as error:
+            roles = ", ".join(message.role for message in messages)
+            raise ModelError(f"the chat template does not take these messages ({roles}): {error}") from error
+        return text
+
+    def _encode(self, texts: list[str]) -> list[list[int]]:
+        if not texts:
+            return []
+        # A template writes its own special tokens; a plain prompt gets those that the tokenizer puts at the start.
+        plain = self._template is None
+        tokens: list[list[int]] = self.tokenizer(
+            texts, add_special_tokens=plain, return_attention_mask=False, return_token_type_ids=False
+        )["input_ids"]
+        return tokens
+
+    def _prompts(self, requests: Sequence[Request]) -> list[list[int] | str]:
+        """Return the tokens of each request's prompt, or why it cannot be answered."""
+        found: list[list[int] | str] = []
+        for tokens in self._encode([self._text(request.messages) for request in requests]):
+            if len(tokens) >= self.context_length:
+                found.append(
+                    f"the prompt has {len(tokens)} tokens and the model's context holds {self.context_length}, "
+                    "the answer included"
+                )
+            else:
+                found.append(tokens if tokens else "the prompt is empty")
+        return found
+
+    def plan(self, requests: Sequence[Request]) -> Plan:
+        prompts = self._prompts(requests)
+        answerable = [prompt for prompt in prompts if not isinstance(prompt, str)]
+        prefix = self._shared(answerable) if self._fast else ()
+        sizes = []
+        for index, (request, prompt) in enumerate(zip(requests, prompts, strict=True)):
+            length = 0 if isinstance(prompt, str) else len(prompt) - len(prefix)
+            sizes.append((length, index, self._rows(request), self._limit(request, len(prefix) + length)))
+        budget = self._budget()
+        batches = _cut(sorted(sizes, reverse=True), budget, self.backend.max_batch)
+        settings = {"engine": "slots" if self._fast else "plain", "batch_tokens": budget, "max_batch": self.backend.max_batch}
+        return Plan(batches=batches, prefix=prefix, settings=settings)
+
+    def _shared(self, prompts: Sequence[Sequence[int]]) -> tuple[int, ...]:
+        """The tokens that all prompts start with, where they are worth computing apart; each keeps one of its own."""
+        if len(prompts) < 2:
+            return ()
+        first, last = min(prompts), max(prompts)
+        most = min(len(prompt) for prompt in prompts) - 1
+        same = 0
+        while same < most and first[same] == last[same]:
+            same += 1
+        return tuple(first[:same]) if same >= SHORTEST_PREFIX else ()
+
+    def _budget(self) -> int:
+        config = self._base.config.get_text_config()
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        number = 4 if self.dtype == "float32" else 2
+        return min(self.backend.batch_tokens, max(1024, CACHE_BYTES // (2 * config.num_hidden_layers * heads * width * number)))
+
+    def _rows(self, request: Request) -> int:
+        return request.n if request.decoding.temperature > 0 else 1
+
+    def _limit(self, request: Request, length: int) -> int:
+        return max(1, min(request.decoding.max_tokens, self.context_length - length))
+
+    # ------------------------------------------------------------------------------------------------ answering
+
+    def answer(self, requests: Sequence[Request], plan: Plan, *, seed: int = 0) -> list[Reply]:
+        from harness.backends import _decoding
+
+        begun = time.perf_counter()
+        prompts = self._prompts(requests)
+        prefix = list(plan.prefix)
+        rows: list[tuple[int, _decoding.Row]] = []
+        for index, (request, prompt) in enumerate(zip(requests, prompts, strict=True)):
+            if isinstance(prompt, str):
+                continue
+            if prompt[: len(prefix)] != prefix or len(prompt) == len(prefix):
+                raise ValueError("the plan was made for other requests: a prompt does not start with the plan's prefix")
+            for sample in range(self._rows(request)):
+                rows.append((index, self._row(request, prompt, len(prefix), sample, seed)))
+        with self._torch.inference_mode():
+            shared = self._prefix(plan.prefix) if prefix and rows else None
+            for part in _cut([(len(row.prompt), place, 1, row.limit) for place, (_, row) in enumerate(rows)],
+                             plan.settings["batch_tokens"], plan.settings["max_batch"]):
+                _decoding.decode(self._engine, [rows[place][1] for place in part], shared, self._ends)
+        share = (time.perf_counter() - begun) / max(1, len(requests))
+        answered: list[list[_decoding.Row]] = [[] for _ in requests]
+        for index, row in rows:
+            answered[index].append(row)
+        return [
+            self._reply(request, prompt, own, len(prefix), share)
+            for request, prompt, own in zip(requests, prompts, answered, strict=True)
+        ]
+
+    def _row(self, request: Request, prompt: list[int], shared: int, sample: int, seed: int) -> Any:
+        from harness.backends import _decoding
+
+        decoding = request.decoding
+        limit = self._limit(request, len(prompt))
+        row = _decoding.Row(prompt=prompt[shared:], limit=limit, temperature=decoding.temperature, top_p=decoding.top_p)
+        if decoding.temperature > 0:
+            import numpy as np
+
+            # The draws follow from the request alone, so that neither its batch nor its neighbours change them.
+            asked = [[message.role, message.content] for message in request.messages]
+            key = int(digest([seed, sample, asked], 32), 16)
+            row.draws = np.random.Generator(np.random.Philox(key=key)).random(limit)
+        if decoding.stop:
+            # Every token adds at least a byte, so a stop string that has just been completed stands in these.
+            tail = max(len(stop.encode()) for stop in decoding.stop) + 8
+            row.ends_with_stop = lambda added: any(stop in self._decode(added[-tail:]) for stop in decoding.stop)
+        return row
+
+    def _decode(self, tokens: list[int]) -> str:
+        text: str = self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text
+
+    def _prefix(self, tokens: tuple[int, ...]) -> Any:
+        """The keys and values of a shared prefix with what is attached now; the last few are kept."""
+        from harness.backends import _decoding
+
+        key = (self._attached, tokens)
+        if key not in self._prefixes:
+            assert isinstance(self._engine, _decoding.SlotEngine)
+            self._prefixes[key] = self._engine.prefix(tokens)
+            while len(self._prefixes) > 2:
+                self._prefixes.popitem(last=False)
+        self._prefixes.move_to_end(key)
+        return self._prefixes[key]
+
+    def _reply(self, request: Request, prompt: list[int] | str, rows: list[Any], shared: int, seconds: float) -> Reply:
+        if isinstance(prompt, str):
+            return Reply(error=prompt, finish="error", seconds=seconds)
+        copies = request.n if len(rows) == 1 else 1
+        return Reply(
+            texts=tuple(_until(self._decode(row.added), request.decoding.stop) for row in rows) * copies,
+            input_tokens=len(prompt),
+            cached_tokens=shared,
+            output_tokens=sum(len(row.added) for row in rows) * copies,
+            seconds=seconds,
+            finish="length" if any(row.finish == "length" for row in rows) else "stop",
+        )
+
+
+def _until(text: str, stops: Sequence[str]) -> str:
+    """Return `text` up to the first stop string in it."""
+    places = [place for place in (text.find(stop) for stop in stops) if place >= 0]
+    return text[: min(places)] if places else text
+
+
+def _cut(sizes: Sequence[tuple[int, int, int, int]], budget: int, most: int) -> tuple[tuple[int, ...], ...]:
+    """Cut requests (prompt length, index, rows, new tokens), longest first, into batches of at most `most` rows whose
+    padded tokens stay within `budget`; a request that is over it alone stands alone. Batches get about equal rows."""
+    total = sum(rows for _, _, rows, _ in sizes)
+    most = math.ceil(total / math.ceil(total / most)) if total else most
+    batches: list[tuple[int, ...]] = []
+    batch: list[int] = []
+    held = longest = room = 0
+    for length, index, rows, limit in sizes:
+        wider, further = max(longest, length), max(room, limit)
+        if batch and (held + rows > most or (held + rows) * (wider + further) > budget):
+            batches.append(tuple(batch))
+            batch, held, wider, further = [], 0, length, limit
+        batch.append(index)
+        held, longest, room = held + rows, wider, further
+    return (*batches, tuple(batch)) if batch else tuple(batches)

@@ -1,0 +1,273 @@
+"""The leaderboard as text: a Markdown table to paste, and a table for the terminal. Both show what `build` made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from harness import figures
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+    from rich.text import Text
+
+Board = Mapping[str, Any]
+Row = Mapping[str, Any]
+Clean = Callable[[str], str]
+
+_REASON = 400
+"""Characters of a failed row's reason; the rest stands in the run."""
+
+
+def metric_of(board: Board, name: str) -> dict[str, Any]:
+    """Return the description of a metric; one that nothing measured yet counts as a share."""
+    found = next((metric for metric in board["metrics"] if metric["name"] == name), None)
+    return found or {"name": name, "unit": "share", "direction": "higher"}
+
+
+def value(board: Board, row: Row, name: str) -> str:
+    measured = row["metrics"].get(name)
+    return figures.score(measured["value"] if measured else None, metric_of(board, name)["unit"])
+
+
+def bounds(board: Board, row: Row, name: str) -> str:
+    measured = row["metrics"].get(name)
+    if not measured or measured["value"] is None:
+        return figures.NONE
+    return figures.bounds(measured["ci_low"], measured["ci_high"], metric_of(board, name)["unit"])
+
+
+def change(board: Board, row: Row) -> tuple[str, str]:
+    """Return the difference from the baseline and its interval, as text."""
+    if row["variant"] == board["baseline"]:
+        return "baseline", ""
+    found, unit = row["vs_baseline"], metric_of(board, board["primary"])["unit"]
+    if not found or found["difference"] is None:
+        return figures.NONE, ""
+    return figures.change(found["difference"], unit), figures.change_bounds(found["ci_low"], found["ci_high"], unit)
+
+
+def errors(row: Row) -> int:
+    return max((measured["errors"] for measured in row["metrics"].values() if measured), default=0)
+
+
+def reason(row: Row) -> str:
+    return figures.short(row["error"] or "no reason was recorded", _REASON)
+
+
+def tokens(board: Board, row: Row) -> str:
+    """Return input and output tokens of one answer, "412 + 9"."""
+    cost, n = row["cost"], board["heldout"]["n"]
+    if cost["input_tokens"] is None:
+        return figures.NONE
+    return f"{figures.per(cost['input_tokens'], n)} + {figures.per(cost['output_tokens'], n)}"
+
+
+def others(board: Board) -> list[str]:
+    """Return the names of the metrics that do not rank."""
+    return [metric["name"] for metric in board["metrics"] if metric["name"] != board["primary"]]
+
+
+def legend(board: Board, clean: Clean = figures.plain) -> list[str]:
+    """Return the sentences without which the numbers cannot be read: what, of how many, by which method; the notes."""
+    heldout, metric = board["heldout"], metric_of(board, board["primary"])
+    groups = f" in {heldout['groups']} groups" if heldout["groups"] else ""
+    measured = [row["metrics"].get(metric["name"]) for row in board["rows"]]
+    methods = _listed(found["method"] for found in measured if found)
+    versus = _listed(row["vs_baseline"]["method"] for row in board["rows"] if row["vs_baseline"])
+    unit = ", in percentage points" if metric["unit"] == "share" else ""
+    lines = [
+        f"{clean(metric['name'])} ({metric['direction']} is better) on {heldout['n']:,} held-out examples{groups}."
+        + (f" 95 % intervals: {methods}." if methods else "")
+        + (f" Differences from {clean(board['baseline'])}{unit}: {versus}." if versus else "")
+    ]
+    if any(errors(row) for row in board["rows"]):
+        lines.append("Examples without an answer count as the worst score, and are counted as errors.")
+    total = board["total"]
+    if total["seconds"]:
+        parts = (("training", "train"), ("indexing", "index"), ("answering", "answer"))
+        spent = [f"{word} {figures.seconds(total[f'{key}_seconds'])}" for word, key in parts if total[f"{key}_seconds"]]
+        lines.append(
+            f"The whole experiment took {figures.seconds(total['seconds'])} ({', '.join(spent)}); "
+            "work that variants share counts once here, and in full for each of them above."
+        )
+    return lines + [clean(note) for note in board["notes"]]
+
+
+def _listed(methods: Iterable[str]) -> str:
+    """The methods, each once; what is said of seeds stands in a note."""
+    return " / ".join(dict.fromkeys(method.partition(";")[0] for method in methods))
+
+
+# -------------------------------------------------------------------------------------------------------- Markdown
+
+
+def markdown(board: Board) -> str:
+    """Return the leaderboard as Markdown: title, question, a table, reasons of failed rows, legend."""
+    primary, rest = board["primary"], others(board)
+    head = ["#", "variant", "family", primary, "95 % interval", f"vs {board['baseline']}", "95 % interval", *rest]
+    head += ["p50 latency", "tokens per answer (in + out)", "training", "artifact", "errors"]
+    left = {1, 2}
+    rows = [[_escaped(cell) for cell in _cells(board, row, rest)] for row in board["rows"]]
+    lines = [f"# {_escaped(board['experiment'])}", "", _escaped(board["question"]), ""]
+    lines += [_line([_escaped(cell) for cell in head])]
+    lines += [_line([":---" if i in left else "---:" for i in range(len(head))])]
+    lines += [_line(row) for row in rows]
+    failed = [row for row in board["rows"] if row["status"] == "failed"]
+    lines += [""] if failed else []
+    lines += [f"- **{_escaped(row['variant'])} failed:** {_escaped(reason(row))}" for row in failed]
+    for sentence in legend(board, _escaped):
+        lines += ["", sentence]
+    return "\n".join(lines) + "\n"
+
+
+def _escaped(text: str) -> str:
+    return figures.markdown(text)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _cells(board: Board, row: Row, rest: Sequence[str]) -> list[str]:
+    cost, primary = row["cost"], board["primary"]
+    shown = value(board, row, primary) if row["status"] == "complete" else row["status"]
+    return [
+        str(row["rank"] or figures.NONE),
+        row["variant"],
+        row["family"],
+        shown,
+        bounds(board, row, primary),
+        *change(board, row),
+        *(value(board, row, name) for name in rest),
+        figures.milliseconds(cost["latency_p50_ms"]),
+        tokens(board, row),
+        figures.seconds(cost["train_seconds"] or None),
+        figures.size(cost["artifact_bytes"] or None),
+        str(errors(row)) if row["status"] == "complete" else figures.NONE,
+    ]
+
+
+# -------------------------------------------------------------------------------------------------------- terminal
+
+
+def table(board: Board) -> RenderableType:
+    """Return the leaderboard for a terminal. It fits in 100 columns; wider terminals show more metrics."""
+    return _Terminal(board)
+
+
+@dataclass(frozen=True)
+class _Column:
+    """Cells may have two lines. Of columns that do not fit, those with the highest `spare` are left out first."""
+
+    name: str
+    heading: str
+    cells: list[Text]
+    right: bool = True
+    spare: int = 0
+
+    @property
+    def width(self) -> int:
+        from rich.cells import cell_len
+
+        lines = [line for text in (self.heading, *(cell.plain for cell in self.cells)) for line in text.split("\n")]
+        return max(cell_len(line) for line in lines)
+
+
+@dataclass(frozen=True)
+class _Terminal:
+    board: Board
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from rich import box
+        from rich.table import Table
+        from rich.text import Text
+
+        columns = self._columns()
+        left_out: list[str] = []
+        while _width(columns, 1) > options.max_width and any(column.spare for column in columns):
+            last = max(columns, key=lambda column: column.spare)
+            columns.remove(last)
+            left_out.insert(0, last.name)
+        gap = 2 if _width(columns, 2) <= options.max_width else 1
+        # The box itself puts one space between two columns.
+        name = f"{self.board['experiment']}@{self.board['snapshot']}"
+        yield Text.assemble((name, "bold cyan"), "  ", (figures.plain(self.board["question"]), "bold"))
+        grid = Table(
+            box=box.SIMPLE_HEAD, padding=(0, gap - 1, 0, 0), pad_edge=False, show_edge=False, header_style="bold"
+        )
+        for column in columns:
+            grid.add_column(
+                Text(column.heading),
+                justify="right" if column.right else "left",
+                no_wrap=column.name != "variant",
+                overflow="fold",
+            )
+        for cells in zip(*(column.cells for column in columns), strict=True):
+            grid.add_row(*cells)
+        yield grid
+        for row in self.board["rows"]:
+            if row["status"] == "failed":
+                yield Text(f"{figures.plain(row['variant'], line=True)} failed: {reason(row)}", style="red")
+        for sentence in legend(self.board):
+            yield Text(sentence, style="dim")
+        if left_out:
+            yield Text(f"Not shown in this width: {', '.join(left_out)}.", style="dim")
+
+    def _columns(self) -> list[_Column]:
+        from rich.text import Text
+
+        board, rows, primary = self.board, self.board["rows"], self.board["primary"]
+        baseline = figures.short(board["baseline"], 16)
+        names = others(board)
+        metrics = [
+            _Column(name, name, [Text(value(board, row, name)) for row in rows], spare=10 + place)
+            for place, name in enumerate(names)
+        ]
+        latency = [Text(figures.milliseconds(row["cost"]["latency_p50_ms"])) for row in rows]
+        spent = [Text(figures.seconds(row["cost"]["train_seconds"] or None)) for row in rows]
+        return [
+            _Column("rank", "#", [Text(str(row["rank"] or figures.NONE)) for row in rows]),
+            _Column("variant", "variant\nfamily", [_name(row) for row in rows], right=False),
+            _Column(primary, f"{primary}\n95 % interval", [self._primary(row) for row in rows]),
+            _Column("difference", f"vs {baseline}\n95 % interval", [self._change(row) for row in rows]),
+            *metrics,
+            _Column("p50 latency", "p50\nlatency", latency, spare=2),
+            _Column("tokens", "tokens\nin + out", [Text(tokens(board, row)) for row in rows], spare=3),
+            _Column("training time", "training", spent, spare=1),
+        ]
+
+    def _primary(self, row: Row) -> Text:
+        from rich.text import Text
+
+        if row["status"] != "complete":
+            return Text(row["status"], style="bold red" if row["status"] == "failed" else "yellow")
+        name = self.board["primary"]
+        return _two(value(self.board, row, name), bounds(self.board, row, name))
+
+    def _change(self, row: Row) -> Text:
+        first, second = change(self.board, row)
+        return _two(first, second)
+
+
+def _width(columns: Sequence[_Column], gap: int) -> int:
+    return sum(column.width for column in columns) + gap * (len(columns) - 1)
+
+
+def _two(first: str, second: str) -> Text:
+    from rich.text import Text
+
+    return Text.assemble((first, "bold"), "\n", (second, "dim"))
+
+
+def _name(row: Row) -> Text:
+    from rich.text import Text
+
+    red = "bold red" if row["status"] == "failed" else "bold"
+    text = Text.assemble(
+        (figures.short(row["variant"], 24), red), "\n", (figures.plain(row["family"], line=True), "dim")
+    )
+    if count := errors(row):
+        text.append(f", {count:,} error{'s' if count > 1 else ''}", style="yellow")
+    return text

@@ -1,0 +1,356 @@
+"""The data of a comparison: examples split into train, dev and held-out, the documents, and what identifies them.
+
+    from harness import data
+    dataset = data.load(spec.data)
+
+Files are read by `readers.py` and `documents.py`, leaks between the splits are found by `leaks.py`; here rows become
+examples, one file becomes splits, and everything gets its fingerprint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from harness import leaks
+from harness.documents import load as load_documents
+from harness.errors import DataError, did_you_mean
+from harness.readers import Row, Rows, raise_faults, read
+from harness.records import Document, Example, digest
+
+if TYPE_CHECKING:
+    from harness.spec import DataSpec
+
+SPLITS = ("train", "dev", "heldout")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What `load` gives. `fingerprints` has a SHA-256 over every field of every row for "train", "dev", "heldout" and
+    "documents", in their order: which shots come first and which rows share a batch depends on it. `notes` are
+    sentences that must be shown with the results."""
+
+    train: tuple[Example, ...]
+    dev: tuple[Example, ...]
+    heldout: tuple[Example, ...]
+    documents: tuple[Document, ...]
+    fingerprints: dict[str, str]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many rows each part has."""
+        return {name: len(getattr(self, name)) for name in (*SPLITS, "documents")}
+
+
+def load(spec: DataSpec) -> Dataset:
+    """Read, map, split and check the data of `spec`. The same files and settings always give the same data set.
+
+    Raises DataError where a file cannot be used as the spec says, and LeakError where held-out examples also stand
+    where the variants learn from.
+    """
+    notes: list[str] = []
+    splits = _splits(spec)
+    notes += leaks.check(splits["train"], splits["dev"], splits["heldout"], same_facts=spec.same_facts)
+    notes += [
+        f"{name}: {extra} row{'s repeat' if extra > 1 else ' repeats'} another one's input and targets"
+        for name, examples in splits.items()
+        if (extra := len(examples) - len({(example.input, example.targets) for example in examples}))
+    ]
+    for name in SPLITS:
+        limit = getattr(spec, f"{name}_limit")
+        if limit is not None and limit < len(splits[name]):
+            notes.append(f"{name}: {limit} of {len(splits[name])} rows, drawn with seed {spec.seed}")
+            splits[name] = _sample(splits[name], limit, spec.seed)
+    documents: tuple[Document, ...] = ()
+    if spec.documents is not None:
+        documents, more = load_documents(spec.documents)
+        notes += more
+        splits = _with_known_sources(splits, {document.id for document in documents}, spec, notes)
+    train, dev, heldout = (tuple(splits[name]) for name in SPLITS)
+    parts: dict[str, tuple[Example | Document, ...]] = {"train": train, "dev": dev, "heldout": heldout}
+    parts["documents"] = documents
+    return Dataset(
+        train, dev, heldout, documents, {name: fingerprint(part) for name, part in parts.items()}, tuple(notes)
+    )
+
+
+def fingerprint(rows: Iterable[Example | Document]) -> str:
+    """Return the SHA-256 (64 hex digits) over every field of `rows`, in their order."""
+    state = hashlib.sha256()
+    for row in rows:
+        values = [getattr(row, name) for name in row.__slots__]
+        state.update(json.dumps(values, ensure_ascii=True, separators=(",", ":")).encode() + b"\n")
+    return state.hexdigest()
+
+
+# ---------------------------------------------------------------------------------------------------------- splits
+
+
+def _splits(spec: DataSpec) -> dict[str, list[Example]]:
+    splits: dict[str, list[Example]] = {name: [] for name in SPLITS}
+    mapping = _Mapping(spec)
+    for name in SPLITS:
+        source = getattr(spec, name)
+        if isinstance(source, str):
+            splits[name] = mapping.examples(read(source, name))
+    shares = {name: share for name in SPLITS if isinstance(share := getattr(spec, name), float)}
+    if spec.rows is not None:
+        pool = mapping.examples(read(spec.rows, "rows"))
+        parts = split(pool, shares, spec.seed, by_group=not spec.same_facts)
+        rest = parts.pop("")
+        for name, part in parts.items():
+            if not part:
+                groups = len({example.group for example in pool})
+                counts = f"{len(pool)} row{'s' * (len(pool) != 1)} in {groups} group{'s' * (groups != 1)}"
+                raise DataError(f"{name} = {shares[name]:g} of {spec.rows} ({counts}) comes to no whole group")
+        splits |= parts
+        if spec.train is None:
+            splits["train"] = rest
+    elif shares:
+        raise DataError(f'{", ".join(shares)}: a share needs the file that is split: rows = "all.jsonl"')
+    if not splits["heldout"]:
+        raise DataError('there is no held-out split: name a file, heldout = "heldout.jsonl", or a share of `rows`')
+    return splits
+
+
+def split(
+    examples: Sequence[Example], shares: dict[str, float], seed: int, *, by_group: bool = True
+) -> dict[str, list[Example]]:
+    """Cut `examples` into parts of about the given shares, and a rest under the name "".
+
+    Rows of one group stay together, and so do rows that ask the same (as `leaks.fold` sees it), so that no cut makes a
+    leak; with `by_group` off only the latter. Groups are taken in an order that the seed and their own names decide:
+    adding or moving rows elsewhere in the file changes little. A group is left to a later part where it would bring the
+    share further from what was asked.
+    """
+    bundles = sorted(_bundles(examples, by_group), key=lambda bundle: _draw(seed, min(examples[i].id for i in bundle)))
+    part_of = [""] * len(examples)
+    for name, share in shares.items():
+        wanted, count = share * len(examples), 0
+        left = []
+        for bundle in bundles:
+            if abs(count + len(bundle) - wanted) < abs(count - wanted):
+                count += len(bundle)
+                for i in bundle:
+                    part_of[i] = name
+            else:
+                left.append(bundle)
+        bundles = left
+    parts: dict[str, list[Example]] = {name: [] for name in (*shares, "")}
+    for example, name in zip(examples, part_of, strict=True):
+        parts[name].append(example)
+    return parts
+
+
+def _bundles(examples: Sequence[Example], by_group: bool) -> list[list[int]]:
+    """The rows that must not be cut apart: connected by a shared group or folded input (union-find)."""
+    parent = list(range(len(examples)))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    first: dict[tuple[str, str], int] = {}
+    for i, example in enumerate(examples):
+        keys = [("input", leaks.fold(example.input))]
+        if by_group and example.group != example.id:
+            keys.append(("group", leaks.fold(example.group)))
+        for key in keys:
+            parent[root(i)] = root(first.setdefault(key, i))
+    bundles: dict[int, list[int]] = {}
+    for i in range(len(examples)):
+        bundles.setdefault(root(i), []).append(i)
+    return list(bundles.values())
+
+
+def _sample(examples: Sequence[Example], n: int, seed: int) -> list[Example]:
+    """Draw `n` rows, in the order of the file. Rows and not whole groups: a few rows of many groups say more than all
+    rows of a few."""
+    drawn = sorted(range(len(examples)), key=lambda i: _draw(seed, examples[i].id))[:n]
+    return [examples[i] for i in sorted(drawn)]
+
+
+def _draw(seed: int, name: str) -> bytes:
+    return hashlib.sha256(f"{seed} {name}".encode()).digest()
+
+
+# ------------------------------------------------------------------------------------------------- rows to examples
+
+
+class _Mapping:
+    """Turns the rows of every split into examples and sees to it that an id means one example in all of them."""
+
+    def __init__(self, spec: DataSpec) -> None:
+        self._spec = spec
+        self._known: dict[str, tuple[Example, str]] = {}
+
+    def examples(self, table: Rows) -> list[Example]:
+        spec = self._spec
+        fields = {name: getattr(spec, name) for name in ("input", "target", "group", "tags", "id", "source")}
+        values = {name: _values(table, path) for name, path in fields.items() if path is not None}
+        _refuse_absent(table, fields, values)
+        faults: list[str] = []
+        examples: list[Example] = []
+        taken: set[str] = set()
+        for index in range(len(table.rows)):
+            try:
+                example = _example({name: column[index] for name, column in values.items()}, fields)
+                example = self._identified(example, table.place(index), taken)
+            except ValueError as fault:
+                faults.append(f"{table.place(index)}: {fault}")
+                continue
+            taken.add(example.id)
+            examples.append(example)
+        raise_faults(faults)
+        return examples
+
+    def _identified(self, example: Example, place: str, taken: set[str]) -> Example:
+        """Give the example its id: the data's own, or one made from its content; a repeated row gets "id-2"."""
+        if example.id:
+            known, first = self._known.setdefault(example.id, (example, place))
+            if known != example:
+                hint = "Leave `id` out of the spec to have ids made from the content."
+                raise ValueError(f"id {example.id!r} stands twice with different content, first at {first}. {hint}")
+        name = example.id or digest([example.input, example.targets, example.group], 12)
+        unique, number = name, 1
+        while unique in taken:
+            number += 1
+            unique = f"{name}-{number}"
+        return replace(example, id=unique, group=example.group or unique)
+
+
+def _refuse_absent(table: Rows, fields: dict[str, str | None], values: dict[str, list[Any]]) -> None:
+    absent = [name for name, column in values.items() if all(value is None for value in column)]
+    there = table.fields() if absent else []
+    raise_faults(
+        [
+            f"{table.source}: no row has a field {fields[name]!r} (data.{name})."
+            f"{did_you_mean(str(fields[name]), [*there, *_nested(table.rows[0])])}"
+            for name in absent
+        ]
+    )
+
+
+def _nested(row: Row) -> list[str]:
+    """Dotted paths one level down, to offer where a name is not found."""
+    return [f"{name}.{key}" for name, value in row.items() if isinstance(value, dict) for key in value]
+
+
+def _values(table: Rows, path: str) -> list[Any]:
+    return [_follow(row, path) for row in table.rows]
+
+
+def _follow(value: Any, path: str) -> Any:
+    """Return what lies at a dotted path: a key of a table, a number into a list, or a key of every table in a list.
+
+    A key that holds dots itself is found first. None where there is nothing.
+    """
+    if isinstance(value, dict):
+        if path in value:
+            return value[path]
+        name, _, rest = path.partition(".")
+        return _follow(value[name], rest) if rest and name in value else None
+    if isinstance(value, list | tuple):
+        name, _, rest = path.partition(".")
+        if name.isdecimal():
+            item = value[int(name)] if int(name) < len(value) else None
+            return _follow(item, rest) if rest else item
+        found = [_follow(item, path) for item in value]
+        return [item for item in found if item is not None] or None
+    return None
+
+
+def _example(row: dict[str, Any], fields: dict[str, str | None]) -> Example:
+    """Raises ValueError, with the reason, where the row is no example."""
+    inputs = _texts(row["input"], str(fields["input"]))
+    if len(inputs) > 1:
+        raise ValueError(f"{fields['input']!r} holds {len(inputs)} texts; an example has one input")
+    if not inputs or not inputs[0].strip():
+        raise ValueError(f"there is no input: {fields['input']!r} is missing or empty")
+    targets: tuple[str, ...] = ()
+    if fields["target"] is not None:
+        # An empty text in a list is an answer: the right one is to say nothing, as in SQuAD v2.0.
+        listed = isinstance(row["target"], list | tuple)
+        targets = tuple(text for text in _texts(row["target"], fields["target"]) if listed or text.strip())
+        if not targets:
+            raise ValueError(f"there is no target: {fields['target']!r} is missing or empty")
+    several = {
+        name: tuple(text for text in _texts(row.get(name), str(fields[name])) if text)
+        for name in ("group", "tags", "id", "source")
+    }
+    for name in ("group", "id"):
+        if len(several[name]) > 1:
+            raise ValueError(f"{fields[name]!r} holds {len(several[name])} values; an example has one {name}")
+    return Example(
+        id="".join(several["id"]),
+        input=inputs[0],
+        targets=targets,
+        group="".join(several["group"]),
+        tags=several["tags"],
+        sources=several["source"],
+    )
+
+
+def _texts(value: Any, field: str) -> list[str]:
+    """Return the value as texts, each once. Raises ValueError for what is no text."""
+    if isinstance(value, str):
+        _refuse_surrogates(value, field)
+        return [value]
+    if value is None:
+        return []
+    if isinstance(value, list | tuple):
+        return list(dict.fromkeys(text for item in value for text in _texts(item, field)))
+    if isinstance(value, dict):
+        paths = ", ".join(f"{field}.{key}" for key in value)
+        raise ValueError(f"{field!r} holds a table; name what is in it: {paths}")
+    if isinstance(value, bool | int | float):
+        return [json.dumps(value)]
+    return [str(value)]
+
+
+def _refuse_surrogates(text: str, field: str) -> None:
+    if text.isascii():
+        return
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{field!r} holds half a character ({text[error.start]!r}), which is no Unicode text"
+        ) from error
+
+
+# --------------------------------------------------------------------------------------------------------- sources
+
+
+def _with_known_sources(
+    splits: dict[str, list[Example]], known: set[str], spec: DataSpec, notes: list[str]
+) -> dict[str, list[Example]]:
+    """Drop the sources that name no document, with a note: no retriever can find them, so recall must not ask for them.
+
+    Raises DataError where no example's source names a document.
+    """
+    unknown = Counter(
+        source for rows in splits.values() for row in rows for source in row.sources if source not in known
+    )
+    if not unknown:
+        return splits
+    if not any(source in known for rows in splits.values() for row in rows for source in row.sources):
+        first = next(iter(unknown))
+        raise DataError(
+            f"no {spec.source!r} (data.source) names a document of {spec.documents}. Documents have ids such as "
+            f"{', '.join(map(repr, sorted(known)[:3]))}; the first source is {first!r}."
+        )
+    shown = ", ".join(sorted(unknown)[:3]) + (", ..." if len(unknown) > 3 else "")
+    notes.append(f"{unknown.total()} sources name no document ({shown}): measures of retrieval leave them out")
+
+    def kept(row: Example) -> Example:
+        return replace(row, sources=tuple(source for source in row.sources if source in known))
+
+    return {name: [kept(row) if row.sources else row for row in rows] for name, rows in splits.items()}

@@ -1,0 +1,138 @@
+"""How a run shows itself while it works: a live display, plain lines, JSON lines, or nothing."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from contextlib import ExitStack
+from dataclasses import asdict
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal, TextIO
+
+from harness import figures
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from harness.pipeline import Event
+
+Style = Literal["full", "plain", "none", "json"]
+
+_QUIET = ("score",)
+_EVERY = 10.0
+"""Seconds between two plain lines about one step."""
+
+
+class Display:
+    """Receives the events of a run. Progress goes to standard error, JSON lines to standard output."""
+
+    def __init__(self, style: Style, stream: TextIO | None = None) -> None:
+        self._style = style
+        self._stream = stream or (sys.stdout if style == "json" else sys.stderr)
+        self._stack = ExitStack()
+        self._bars: Progress | None = None
+        self._bar: TaskID | None = None
+        self._began = self._said = 0.0
+        self._first = 0
+
+    def __enter__(self) -> Display:
+        if self._style == "full":
+            self._bars = self._stack.enter_context(_bars())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def say(self, text: str) -> None:
+        """Show a line beside the progress."""
+        if self._bars is not None:
+            self._bars.console.print(text, markup=False, highlight=False)
+        elif self._style == "plain":
+            self._stream.write(text + "\n")
+            self._stream.flush()
+
+    def watch(self, event: Event) -> None:
+        if self._style == "json":
+            self._stream.write(json.dumps(asdict(event)) + "\n")
+            self._stream.flush()
+        elif self._style != "none" and not (event.role.startswith(_QUIET) and event.kind != "failed"):
+            getattr(self, f"_{event.kind}")(event)
+
+    # -------------------------------------------------------------------------------------------------- the events
+
+    def _begin(self, event: Event) -> None:
+        self._began = self._said = time.monotonic()
+        self._first = -1
+        if self._bars is not None:
+            self._bar = self._bars.add_task(_what(event), total=None, rate="")
+        else:
+            self.say(f"{_what(event)} …")
+
+    def _progress(self, event: Event) -> None:
+        now = time.monotonic()
+        if self._first < 0:
+            # What an earlier process had done must not count in the rate of this one.
+            self._first = max(0, event.done - 1)
+        rate = (event.done - self._first) / max(1e-9, now - self._began)
+        if self._bars is not None and self._bar is not None:
+            shown = f"{rate:.1f}/s" if rate >= 1 else f"{1 / rate:.1f} s each"
+            loss = event.figures.get("loss")
+            shown += f"  loss {loss:.3f}" if loss is not None else ""
+            self._bars.update(self._bar, completed=event.done, total=event.total, rate=shown)
+        elif now - self._said >= _EVERY and event.total:
+            self._said = now
+            left = figures.seconds((event.total - event.done) / rate) if rate else "?"
+            self.say(f"{_what(event)}: {event.done} of {event.total}, {left} left")
+
+    def _wait(self, event: Event) -> None:
+        self.say(f"{_what(event)}: another process is doing it; waiting for it")
+
+    def _end(self, event: Event) -> None:
+        took = figures.seconds(time.monotonic() - self._began)
+        if self._bars is not None and self._bar is not None:
+            self._bars.remove_task(self._bar)
+            self._bar = None
+        self.say(f"{_what(event)}: done in {took}")
+
+    def _failed(self, event: Event) -> None:
+        if self._bars is not None and self._bar is not None:
+            self._bars.remove_task(self._bar)
+            self._bar = None
+        self.say(f"{figures.plain(event.variant, line=True)} FAILED: {figures.plain(event.text)}")
+
+
+_VERBS = {"index": "index documents", "train": "train", "predict": "answer", "latency": "time single answers"}
+
+
+def _what(event: Event) -> str:
+    kind, _, number = event.role.partition(".")
+    stage = f" stage {int(number) + 1}" if kind == "train" and number != "0" else ""
+    seed = f" (seed {event.seed})" if event.seed else ""
+    return f"{figures.plain(event.variant, line=True)}{seed}: {_VERBS.get(kind, kind)}{stage}"
+
+
+def _bars() -> Progress:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}", markup=False),
+        TimeElapsedColumn(),
+        TextColumn("left", style="dim"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )

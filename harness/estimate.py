@@ -1,0 +1,139 @@
+"""What a run will take, before it starts: tokens by rendering the prompts, seconds by rates measured earlier."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.data import Dataset
+from harness.pipeline import PlannedRun
+from harness.plugins import Context, Method, Prompt, Retriever, Select
+from harness.records import Decoding, Example, Message, Passage
+from harness.store import Store
+
+CHARACTERS_PER_TOKEN = 4.2
+"""English text in the vocabularies of current models, roughly: the tokenizer itself is not loaded for a dry run."""
+
+ASSUMED = {"input": 1000.0, "output": 150.0, "train": 300.0}
+"""Tokens per second taken where the store holds no measured ones: a model of 135 million parameters on two CPU cores."""
+
+_SAMPLE = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """One missing step. `seconds` is None for a step whose time is not estimated (scores take next to none)."""
+
+    role: str
+    variants: tuple[str, ...]
+    name: str
+    input_tokens: int = 0
+    output_tokens: int = 0
+    seconds: float | None = None
+
+
+class _Guess(Context):
+    """Renders prompts without a model: passages and token counts are of typical length."""
+
+    def __init__(self, decoding: Decoding, train: Sequence[Example], retriever: Retriever | None, chunk: str) -> None:
+        self.decoding, self.budget, self.retrieves = decoding, 10**9, retriever is not None
+        self._train, self._retriever, self._chunk = train, retriever, chunk
+
+    def passages(self, example: Example) -> tuple[Passage, ...]:
+        if self._retriever is None:
+            return ()
+        room = int(self._retriever.max_tokens * CHARACTERS_PER_TOKEN // max(1, len(self._chunk)))
+        passage = Passage(id="document#0", document="document", text=self._chunk)
+        return (passage,) * min(self._retriever.top_k, max(1, room))
+
+    def choose(self, example: Example, select: Select, n: int) -> tuple[Example, ...]:
+        return tuple(self._train[:n])
+
+    def count(self, messages: Sequence[Message]) -> int:
+        return _tokens(messages)
+
+
+def _tokens(messages: Sequence[Message]) -> int:
+    """Tokens of a prompt, with some for the marks of each turn."""
+    return round(sum(len(message.content) / CHARACTERS_PER_TOKEN + 5 for message in messages))
+
+
+def missing(planned: Sequence[PlannedRun], dataset: Dataset, store: Store) -> tuple[list[Estimate], dict[str, Any]]:
+    """Return the steps that are still to be done, each once, in order, and the rates that their seconds stand on."""
+    rates, measured = _rates(store)
+    steps: dict[str, tuple[str, list[str], PlannedRun]] = {}
+    for run in planned:
+        for role, named in run.steps.items():
+            if store.step(named.name).outcome is None:
+                steps.setdefault(named.name, (role, [], run))[1].append(run.variant.name)
+    found = []
+    for name, (role, variants, run) in steps.items():
+        given, made, seconds = _step(role, run, dataset, rates)
+        names = tuple(dict.fromkeys(variants))
+        found.append(
+            Estimate(role=role, variants=names, name=name, input_tokens=given, output_tokens=made, seconds=seconds)
+        )
+    return found, {"tokens_per_second": rates, "measured": measured}
+
+
+def _step(role: str, run: PlannedRun, dataset: Dataset, rates: dict[str, float]) -> tuple[int, int, float | None]:
+    variant, kind = run.variant, role.partition(".")[0]
+    decoding = variant.decode.decoding
+    chunk = _typical([document.text for document in dataset.documents])[:1000]
+    if kind == "train":
+        method: Method = variant.train[int(role.partition(".")[2])]
+        context = _Guess(decoding, dataset.train, variant.retrieve if method.context == "retrieved" else None, chunk)
+        rows = _mean_prompt(dataset.train, variant.prompt, context) + _mean_target(dataset.train)
+        tokens = round(rows * len(dataset.train) * method.passes())
+        return tokens, 0, tokens / rates["train"]
+    if kind in ("predict", "latency"):
+        context = _Guess(decoding, dataset.train, variant.retrieve, chunk)
+        count = len(dataset.heldout) if kind == "predict" else int(run.steps[role].inputs["examples"])
+        given = round(_mean_prompt(dataset.heldout, variant.prompt, context) * count)
+        made = round(min(decoding.max_tokens, 1.5 * _mean_target(dataset.heldout) + 1) * count)
+        return given, made, given / rates["input"] + made / rates["output"]
+    if kind == "index":
+        tokens = round(sum(len(document.text) for document in dataset.documents) / CHARACTERS_PER_TOKEN)
+        return tokens, 0, tokens / rates["input"]
+    return 0, 0, None
+
+
+def _typical(texts: Sequence[str]) -> str:
+    """A text of middle length."""
+    return sorted(texts, key=len)[len(texts) // 2] if texts else ""
+
+
+def _mean_prompt(examples: Sequence[Example], prompt: Prompt, context: Context) -> float:
+    sample = examples[:_SAMPLE]
+    return sum(_tokens(prompt.messages(example, context)) for example in sample) / max(1, len(sample))
+
+
+def _mean_target(examples: Sequence[Example]) -> float:
+    targets = [example.targets[0] for example in examples[:_SAMPLE] if example.targets]
+    return sum(len(target) / CHARACTERS_PER_TOKEN for target in targets) / max(1, len(targets))
+
+
+def _rates(store: Store) -> tuple[dict[str, float], bool]:
+    """Tokens per second as the store's finished steps measured them, else the assumed ones; whether any was measured.
+
+    Answering is one figure for reading and writing: reading is taken as seven times as quick as writing a token.
+    """
+    rates = dict(ASSUMED)
+    answered = trained = 0.0
+    answering = training = 0.0
+    for step in store.steps():
+        outcome = step.outcome
+        if outcome is None or not outcome.get("seconds"):
+            continue
+        if step.name.startswith("predict-"):
+            answered += outcome["input_tokens"] + 7 * outcome["output_tokens"]
+            answering += outcome["seconds"]
+        elif step.name.startswith("train-"):
+            trained += outcome["tokens"]
+            training += outcome["seconds"]
+    if answering:
+        rates["input"], rates["output"] = answered / answering, answered / answering / 7
+    if training:
+        rates["train"] = trained / training
+    return rates, bool(answering or training)

@@ -1,0 +1,169 @@
+"""Running an experiment: its runs one after another, each kept as it ends."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from types import FrameType
+
+from harness import data, measure, pipeline
+from harness.data import Dataset
+from harness.errors import HarnessError, UsageError, did_you_mean
+from harness.pipeline import Event, Pipeline, PlannedRun, Watch
+from harness.records import Run
+from harness.spec import Spec
+from harness.store import Snapshot, Store
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What `run` came to: how many runs it did, and whether every run of the snapshot has now ended."""
+
+    did: int
+    ended: bool
+    faults: tuple[str, ...]
+    """Tracebacks of faults of the code (ours or a plug-in's), one for each run that met one."""
+
+
+def prepare(
+    spec: Spec, store: Store, *, only: Sequence[str] = (), retry_errors: bool = False
+) -> tuple[Dataset, list[PlannedRun]]:
+    """Load the data and name every step. Raises DataError, LeakError, ModelError, and UsageError for an `only` that
+    names no variant."""
+    names = [variant.name for variant in spec.variants]
+    for name in only:
+        if name not in names:
+            raise UsageError(f"--only {name}: no such variant.{did_you_mean(name, names)}")
+    dataset = data.load(spec.data)
+    return dataset, pipeline.plan(spec, dataset, store, retry_errors=retry_errors)
+
+
+def begin(spec: Spec, store: Store, dataset: Dataset, planned: Sequence[PlannedRun]) -> Snapshot:
+    """Open the snapshot of a plan: the experiment's newest one where it planned the same, else a new one."""
+    waiting = [_record(spec, run, dataset) for run in planned]
+    snapshot = store.begin(spec.name, spec.resolved(), spec.text, waiting)
+    snapshot.write_examples(dataset.heldout)
+    return snapshot
+
+
+def run(
+    spec: Spec,
+    store: Store,
+    dataset: Dataset,
+    planned: Sequence[PlannedRun],
+    snapshot: Snapshot,
+    watch: Watch,
+    *,
+    only: Sequence[str] = (),
+) -> Outcome:
+    """Do what is missing of the plan (of the variants in `only`, where it names any).
+
+    A run that fails is kept as failed and the others go on. Raises KeyboardInterrupt where `watch` did or the user
+    stopped it; what was acknowledged by then is kept, and the same call goes on from there.
+    """
+    did, faults = 0, []
+    worker = Pipeline(spec, dataset, store, watch)
+    try:
+        for planned_run, saved in zip(planned, snapshot.runs(), strict=True):
+            if saved.status == "complete" or (only and planned_run.variant.name not in only):
+                continue
+            did += 1
+            record, fault = _do(planned_run, _record(spec, planned_run, dataset), worker, store, watch)
+            snapshot.save_run(record)
+            faults += [fault] if fault else []
+    finally:
+        worker.close()
+    ended = all(run.status in ("complete", "failed") for run in snapshot.runs())
+    return Outcome(did, ended, tuple(faults))
+
+
+def _record(spec: Spec, run: PlannedRun, dataset: Dataset) -> Run:
+    return Run(
+        experiment=spec.name,
+        variant=run.variant.name,
+        family=run.variant.family,
+        seed=run.seed,
+        status="waiting",
+        steps={role: named.name for role, named in run.steps.items()},
+        provenance={"fingerprints": dict(dataset.fingerprints), "data_notes": list(dataset.notes)},
+    )
+
+
+def _do(run: PlannedRun, record: Run, worker: Pipeline, store: Store, watch: Watch) -> tuple[Run, str | None]:
+    """Do one run. Returns how it ended, and the traceback of a fault of the code."""
+    record = replace(record, started=_now(), provenance={**record.provenance, **measure.provenance()})
+    fault = None
+    try:
+        worker.do(run)
+        notes = _notes(run, store)
+        record = replace(record, status="complete", cost=pipeline.cost(run, store), notes=notes)
+        if failed := _all_failed(run, store):
+            record = replace(record, status="failed", error=failed)
+    except HarnessError as error:
+        record = replace(record, status="failed", error=str(error))
+    except Exception as error:  # One variant's fault must not lose the others: it is kept and shown at the end.
+        fault = traceback.format_exc()
+        record = replace(record, status="failed", error=f"{type(error).__name__}: {error}")
+    if record.status == "failed":
+        watch(Event("failed", run.variant.name, run.seed, "", text=record.error or ""))
+    return replace(record, ended=_now()), fault
+
+
+def _all_failed(run: PlannedRun, store: Store) -> str | None:
+    """Why a run has no answer at all: the error of its first example."""
+    step = store.step(run.steps["predict"].name)
+    outcome = step.outcome or {}
+    if outcome["failed"] < outcome["n"]:
+        return None
+    return f"not one of {outcome['n']} examples was answered; the first: {step.prediction(0).error}"
+
+
+def _notes(run: PlannedRun, store: Store) -> tuple[str, ...]:
+    notes: list[str] = []
+    for role, named in run.steps.items():
+        outcome = store.step(named.name).outcome or {}
+        notes += outcome.get("faults", [])
+        if outcome.get("answered_again"):
+            notes.append(f"{outcome['answered_again']} failed examples were answered again (--retry-errors)")
+        if role == "predict" and outcome["failed"]:
+            notes.append(f"{outcome['failed']} of {outcome['n']} examples have no answer and count as wrong")
+        notes += outcome.get("details", {}).get("notes", [])
+    return tuple(notes)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@contextmanager
+def stop_gently(tell: Callable[[], None]) -> Iterator[Callable[[], None]]:
+    """Make the first Ctrl-C wait for the batch in work, and the second stop at once.
+
+    Gives a function that raises KeyboardInterrupt once Ctrl-C was pressed: a watcher calls it after each batch, when
+    all is saved. `tell` is called at the first Ctrl-C.
+    """
+    pressed = False
+
+    def press(signum: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        if pressed:
+            raise KeyboardInterrupt
+        pressed = True
+        tell()
+
+    def check() -> None:
+        if pressed:
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, press)
+    try:
+        yield check
+    finally:
+        signal.signal(signal.SIGINT, before)

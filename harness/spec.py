@@ -1,0 +1,405 @@
+"""A spec: one TOML file that asks one question of one data set, parsed into frozen values.
+
+`load` gives the whole spec or every fault at once. How files, `[defaults]`, `extends`, `matrix` and `--set` come
+together is told in `layers.py`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    WithJsonSchema,
+    field_validator,
+)
+
+from harness.errors import Fault, SpecError, did_you_mean
+from harness.layers import assemble, fault, shown
+from harness.plugins import Backend, Family, Local, Method, Metric, Prompt, Retriever
+from harness.records import Decoding
+from harness.shape import class_of, explain, fit, instance
+from harness.toml_lines import Node
+
+
+def _matching(pattern: str, rule: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(f"a name has {rule}, not {value!r}")
+        return value
+
+    return AfterValidator(check)
+
+
+_EXPERIMENT = r"[a-z0-9][a-z0-9._-]{0,63}"
+_VARIANT = r"[A-Za-z0-9][A-Za-z0-9._+=,\[\]-]{0,99}"
+ExperimentName = Annotated[
+    str,
+    _matching(_EXPERIMENT, "up to 64 small letters, digits and . _ -, and begins with a letter or digit"),
+    WithJsonSchema({"type": "string", "pattern": f"^{_EXPERIMENT}$"}),
+]
+VariantName = Annotated[
+    str,
+    _matching(_VARIANT, "up to 100 letters, digits and . _ + = , [ ] -, and begins with a letter or digit"),
+    WithJsonSchema({"type": "string", "pattern": f"^{_VARIANT}$"}),
+]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Split = Annotated[str, Local()] | Share | None
+
+
+class Table(BaseModel):
+    """A table of the spec: frozen, unknown keys refused. `layered` are keys that are used up before validation."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    layered: ClassVar[frozenset[str]] = frozenset()
+
+
+class DataSpec(Table):
+    """The `[data]` table: where the examples and documents are, and which fields hold what.
+
+    A split is a file, `hf:owner/name`, or a share of `rows` between 0 and 1. Paths are absolute here. A field is
+    named by its key, or by a dotted path into nested values.
+    """
+
+    train: Split = None
+    """Examples that shots and training may use. With `rows`, what the other splits leave."""
+    dev: Split = None
+    """Examples that stop training early. Never answered for the leaderboard."""
+    heldout: Split = None
+    """Examples that every variant answers; nothing else may see them."""
+    train_limit: int | None = Field(None, ge=1)
+    """How many rows of the train split are used at most: a draw by `seed`, in the order of the file."""
+    dev_limit: int | None = Field(None, ge=1)
+    """The same for dev."""
+    heldout_limit: int | None = Field(None, ge=1)
+    """The same for held-out."""
+    rows: Annotated[str, Local()] | None = None
+    """One file to split by shares, such as `heldout = 0.2`, whole groups at a time."""
+    documents: Annotated[str, Local()] | None = None
+    """What to retrieve from: a folder of .md, .txt and .html files, or a file of rows."""
+    input: str = "input"
+    """The field with the question."""
+    target: str | None = "target"
+    """The field with the accepted answer, or an array of them."""
+    group: str | None = None
+    """The field whose equal values are never split across train and held-out; clusters for the statistics."""
+    tags: str | None = None
+    """The field with tags, by which results can be sliced."""
+    id: str | None = None
+    """The field with a name for each example that is stable across splits."""
+    source: str | None = None
+    """The field that names the document, or documents, with the answer: what recall of a retriever is measured by."""
+    same_facts: bool = False
+    """Permit groups and rephrasings that stand in train and held-out both: memorising instead of generalising."""
+    seed: int = 0
+    """Which split of `rows` is drawn."""
+
+
+class Decode(Table):
+    """The `[decode]` table: how answers are generated."""
+
+    max_tokens: int = Field(64, ge=1)
+    """How many new tokens an answer has at most."""
+    temperature: float = Field(0.0, ge=0)
+    """0 always takes the likeliest token."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    """Sample from the likeliest tokens that together have this probability."""
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """Texts that end an answer; they are not part of it."""
+
+    @property
+    def decoding(self) -> Decoding:
+        return Decoding(**self.model_dump())
+
+
+class Latency(Table):
+    """The `[latency]` table: how the time of single requests is measured."""
+
+    examples: int = Field(16, ge=0)
+    """How many held-out examples are asked one by one; 0 measures none."""
+
+
+class Tracking(Table):
+    """The `[tracking]` table: what is mirrored to W&B."""
+
+    mode: Literal["off", "offline", "online"] = "offline"
+    """"offline" keeps the record on this machine until `harness sync`; "online" sends it where you are logged in."""
+    project: str = "harness"
+    """The W&B project."""
+    entity: str | None = None
+    """The W&B user or team; by default the one that is logged in."""
+    adapters: bool = False
+    """Whether trained adapters are uploaded too."""
+
+
+class Variant(Table):
+    """A `[[variant]]` table: one way to use the base model. What is present decides what it is called."""
+
+    layered = frozenset({"extends", "matrix"})
+
+    name: VariantName
+    """What the leaderboard calls it."""
+    prompt: Annotated[Prompt, Family("prompts", "zero-shot")] = Field({"kind": "zero-shot"}, validate_default=True)
+    """How a question is put to the model."""
+    retrieve: Annotated[Retriever, Family("retrievers")] | None = None
+    """Where passages come from; `false` switches off what is inherited."""
+    train: tuple[Annotated[Method, Family("methods")], ...] = ()
+    """Training stages, one after another."""
+    adapter: Annotated[str, Local()] | None = None
+    """A folder with a PEFT adapter that was trained elsewhere."""
+    decode: Decode = Decode()
+    """Laid over the spec's own `[decode]`."""
+
+    @property
+    def family(self) -> Literal["prompting", "RAG", "fine-tuning", "hybrid"]:
+        if self.train or self.adapter:
+            return "hybrid" if self.retrieve else "fine-tuning"
+        return "RAG" if self.retrieve else "prompting"
+
+    def resolved(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "family": self.family,
+            "prompt": self.prompt.settings(),
+            "retrieve": self.retrieve.settings() if self.retrieve else None,
+            "train": [method.settings() for method in self.train],
+            "adapter": self.adapter,
+            "decode": self.decode.model_dump(mode="json"),
+        }
+
+
+class Spec(Table):
+    """A whole spec. `load` makes it; relative paths in it have become absolute."""
+
+    layered = frozenset({"extends", "defaults", "decode"})
+
+    name: ExperimentName
+    """What the experiment is called; by default the file's name."""
+    question: str = ""
+    """What the comparison is to answer."""
+    baseline: str = ""
+    """The variant that the others are compared with; by default the first."""
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1)
+    """Each variant is run once with each seed."""
+    model: Annotated[Backend, Family("backends")]
+    """The base model that every variant starts from."""
+    data: DataSpec
+    """The examples and documents."""
+    metrics: tuple[Annotated[Metric, Family("metrics")], ...] = Field(alias="metric", min_length=1)
+    """What is measured. The first one decides, unless another says `primary = true`."""
+    variants: tuple[Variant, ...] = Field(alias="variant", min_length=1)
+    """What is compared: ways to use the base model."""
+    latency: Latency = Latency()
+    """How the time of single requests is measured."""
+    tracking: Tracking = Tracking()
+    """What is mirrored to W&B."""
+
+    _file: Path = PrivateAttr(default=Path())
+    _overrides: tuple[str, ...] = PrivateAttr(default=())
+    _written: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @field_validator("name")
+    @classmethod
+    def _not_latest(cls, value: str) -> str:
+        if value == "latest":
+            raise ValueError("'latest' means the newest experiment: choose another name")
+        return value
+
+    @property
+    def file(self) -> Path:
+        """The file that the spec was read from."""
+        return self._file
+
+    @property
+    def text(self) -> str:
+        """The file as it was written, without the files it extends."""
+        return self._file.read_text(encoding="utf-8-sig")
+
+    @property
+    def primary(self) -> Metric:
+        """The metric that ranks the variants."""
+        return next((metric for metric in self.metrics if metric.primary), self.metrics[0])
+
+    def resolved(self) -> dict[str, Any]:
+        """Return everything as JSON-able values with all defaults filled in: what a snapshot keeps.
+
+        Paths read as they were written, or relative to the spec's folder, so that nothing of the machine or its
+        environment goes along.
+        """
+        values = {
+            "name": self.name,
+            "question": self.question,
+            "baseline": self.baseline,
+            "seeds": list(self.seeds),
+            "model": self.model.settings(),
+            "data": self.data.model_dump(mode="json"),
+            "metrics": [{"name": metric.name, **metric.settings()} for metric in self.metrics],
+            "variants": [variant.resolved() for variant in self.variants],
+            "latency": self.latency.model_dump(mode="json"),
+            "tracking": self.tracking.model_dump(mode="json"),
+            "overrides": list(self._overrides),
+        }
+        written: dict[str, Any] = _replaced(values, self._written)
+        return written
+
+
+def _replaced(value: Any, texts: dict[str, str]) -> Any:
+    if isinstance(value, dict):
+        return {key: _replaced(child, texts) for key, child in value.items()}
+    if isinstance(value, list):
+        return [_replaced(child, texts) for child in value]
+    return texts.get(value, value) if isinstance(value, str) else value
+
+
+# ----------------------------------------------------------------------------------------------------------- load
+
+
+def load(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Spec:
+    """Read a spec. `overrides` are `path=value` texts of the command line, see `layers.assemble`.
+
+    The folders of the spec and of the files it extends are put behind `sys.path` and stay there: a user's own
+    plug-ins lie there, and whoever runs the spec in another process must do the same.
+
+    Raises SpecError with every fault, in the order of the lines.
+    """
+    file = Path(path)
+    written, faults = assemble(file, overrides)
+    if written is None:
+        raise SpecError(faults)
+    _make_importable(written)
+    root = fit(written, Spec, faults)
+    values = {"name": file.stem, **root.plain()}
+    names = [variant.text("name") for variant in root.table["variant"].items] if "variant" in root.table else []
+    values.setdefault("baseline", names[0] if names else "")
+    spec = None
+    try:
+        spec = Spec.model_validate(values)
+    except ValidationError as error:
+        faults += explain(error, root, Spec)
+    faults += _across(root)
+    if faults or spec is None:
+        first = shown(file)
+        unique = dict.fromkeys(faults)
+        raise SpecError(sorted(unique, key=lambda f: (f.file != first, f.file, f.line or 0)))
+    spec._file = file
+    spec._overrides = tuple(overrides)
+    spec._written = dict(_paths_as_written(written, root, file.absolute().parent))
+    return spec
+
+
+def _make_importable(root: Node) -> None:
+    """Let `kind = "module:Class"` find modules beside the spec. Behind the rest, so that they shadow nothing."""
+    for folder in dict.fromkeys(str(node.place.folder.absolute()) for node in (root, *root.table.values())):
+        if folder not in sys.path:
+            sys.path.append(folder)
+            importlib.invalidate_caches()
+
+
+def _paths_as_written(before: Node, after: Node, folder: Path) -> Iterator[tuple[str, str]]:
+    """The paths that `fit` made absolute, with the text that stands for each in `resolved`."""
+    if isinstance(before.value, str) and isinstance(after.value, str) and before.value != after.value:
+        plain = "${" not in before.value and not Path(before.value).is_absolute()
+        yield after.value, Path(os.path.relpath(after.value, folder)).as_posix() if plain else before.value
+    for key, child in after.table.items():
+        yield from _paths_as_written(before.table[key], child, folder)
+    for old, new in zip(before.items, after.items, strict=False):
+        yield from _paths_as_written(old, new, folder)
+
+
+# --------------------------------------------------------------------------------------------------- across fields
+
+
+def _across(root: Node) -> Iterator[Fault]:
+    """The faults that only show between fields. They are looked for even where single fields are wrong."""
+    data = root.table.get("data")
+    if data is not None and isinstance(data.value, dict):
+        yield from _data_faults(data)
+    yield from _metric_faults(root)
+    yield from _same("variant", [v.table["name"] for v in root.at(("variant",)).items if "name" in v.table])
+    seeds = root.table.get("seeds")
+    if seeds is not None:
+        yield from _same("seed", seeds.items)
+    names = [name for variant in root.at(("variant",)).items if (name := variant.text("name"))]
+    baseline = root.table.get("baseline")
+    if baseline is not None and isinstance(baseline.value, str) and baseline.value not in names:
+        yield fault(baseline, f"there is no variant {baseline.value!r}.{did_you_mean(baseline.value, names)}")
+    for variant in root.at(("variant",)).items:
+        yield from _variant_faults(variant, root)
+
+
+def _same(noun: str, nodes: Sequence[Node]) -> Iterator[Fault]:
+    """Two of a name. Case does not tell names apart: on some machines it does not tell folders apart either."""
+    first: dict[str, Node] = {}
+    for node in nodes:
+        key = str(node.value).casefold()
+        if key in first:
+            place = first[key].place
+            yield fault(node, f"{noun} {node.plain()!r} stands twice: also on line {place.line} of {place.file}")
+        first.setdefault(key, node)
+
+
+def _data_faults(data: Node) -> Iterator[Fault]:
+    shares = {key: data.table[key] for key in ("train", "dev", "heldout") if key in data.table}
+    shares = {key: node for key, node in shares.items() if type(node.value) in (int, float)}
+    rows = data.table.get("rows")
+    if "heldout" not in data.table:
+        hint = 'name a file, heldout = "heldout.jsonl", or with `rows` a share of it, heldout = 0.2'
+        yield fault(data, f"there is no held-out split: {hint}", "heldout")
+    for node in shares.values() if rows is None else ():
+        yield fault(node, 'a share needs the file that is split: rows = "all.jsonl"')
+    total = sum(node.value for node in shares.values() if isinstance(node.value, int | float))
+    if rows is not None and total > 1 + 1e-9:
+        yield fault(rows, f"the shares of the splits come to {total:g}, more than 1")
+    if rows is not None and isinstance(data.at(("train",)).value, str):
+        yield fault(data.table["train"], "with `rows`, train is what the shares leave of it: name one of the two only")
+
+
+def _metric_faults(root: Node) -> Iterator[Fault]:
+    nodes = root.at(("metric",)).items
+    found = [(node, plugin) for node in nodes if isinstance(plugin := instance(Family("metrics"), node), Metric)]
+    counts = Counter(plugin.name for _, plugin in found)
+    seen: set[str] = set()
+    for node, plugin in found:
+        if counts[plugin.name] > 1 and plugin.name in seen:
+            yield fault(node, f"metric {plugin.name!r} stands twice")
+        seen.add(plugin.name)
+    for node in [node for node, plugin in found if plugin.primary][1:]:
+        yield fault(node.table["primary"], "only one metric can be the primary one")
+
+
+def _variant_faults(variant: Node, root: Node) -> Iterator[Fault]:
+    data = root.at(("data",)).table if "data" in root.table else {}
+    train, retrieve = variant.table.get("train"), variant.table.get("retrieve")
+    backend = class_of(Family("backends"), root.table["model"]) if "model" in root.table else None
+    fixed = backend is not None and issubclass(backend, Backend) and not backend.trainable
+    for node in (variant.table.get("adapter"), train if train is not None and train.items else None):
+        if node is not None and fixed:
+            what = "training needs" if node is train else "an adapter needs"
+            kind = root.table["model"].text("kind") or root.table["model"].plain()
+            yield fault(node, f'{what} a model whose weights are at hand, [model] kind = "transformers"; not {kind!r}')
+    learns = "train" in data or "rows" in data
+    if data and not learns and train is not None and train.items:
+        yield fault(train, "there is nothing to train on: [data] names no `train`")
+    prompt = instance(Family("prompts", "zero-shot"), variant.table.get("prompt"))
+    if data and not learns and isinstance(prompt, Prompt) and prompt.reads_train:
+        yield fault(variant.table["prompt"], "there is nothing to take shots from: [data] names no `train`")
+    if data and retrieve is not None and "documents" not in data:
+        yield fault(retrieve, "there is nothing to retrieve from: [data] names no `documents`")
+    stages = train.items if train is not None else []
+    yield from _same("stage", [stage.table["name"] for stage in stages if "name" in stage.table])
+    for stage in stages:
+        if stage.text("context") == "retrieved" and retrieve is None:
+            yield fault(stage.table["context"], 'context = "retrieved" needs a `retrieve` table in the same variant')
