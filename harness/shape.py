@@ -146,7 +146,7 @@ _ALLOWED = {
     "dict_type": "a table",
     "model_type": "a table",
     "model_attributes_type": "a table",
-    "is_instance_of": "a table with a `kind`, or the kind alone as text",
+    "is_instance_of": "a table",
     "greater_than": "a number above {gt:g}",
     "greater_than_equal": "a number of at least {ge:g}",
     "less_than": "a number below {lt:g}",
@@ -186,7 +186,9 @@ def explain(error: ValidationError, root: Node, cls: type[BaseModel]) -> list[Fa
             allowed = re.findall(r"'([^']*)'", context["expected"])
             faults.append(fault(node, f"unknown value {node.value!r}.{did_you_mean(node.value, allowed)}"))
         else:
-            phrase = _ALLOWED.get(kind, context.get("expected", "")).format(**context)
+            phrase = _ALLOWED.get(kind, "").format(**context) or context.get("expected")
+            if phrase == "a table" and owner is not None and isinstance(slots(owner).get(key), Family):
+                phrase = "a table with a `kind`, or the kind alone as text"
             # Each type of a union reports for itself: together they are one fault.
             wrong.setdefault(id(node), (node, []))[1].append(phrase or item["msg"])
     for node, phrases in wrong.values():

@@ -96,7 +96,7 @@ class Snapshot:
     @property
     def text(self) -> str:
         """The spec as its author wrote it."""
-        return files.read_bytes(self.path / "spec.toml").decode("utf-8", "replace")
+        return files.read_sealed(self.path, "spec.toml", self._seal(), self._remedy).decode("utf-8", "replace")
 
     @property
     def running(self) -> bool:

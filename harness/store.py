@@ -140,7 +140,7 @@ class Store:
             what = did_you_mean(name, names) if names else " It is empty: `harness run SPEC` makes the first."
             raise StoreError(f"no experiment {name!r} in {self.root}.{what}")
         numbers = self.numbers(name)
-        if not number and "@" not in ref:
+        if "@" not in ref:
             return self._snapshot(name, numbers[-1])
         if not number.isdecimal() or int(number) not in numbers:
             kept = ", ".join(f"{name}@{found}" for found in numbers)

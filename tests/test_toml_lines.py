@@ -57,7 +57,12 @@ class Writer:
     def key(self) -> tuple[str, str]:
         """A key that stands nowhere else: how it is written, and what it means."""
         n = next(self.counter)
-        forms = [(f"k{n}", f"k{n}"), (f'"k {n}#]"', f"k {n}#]"), (f"'k.{n}'", f"k.{n}"), (f'"\\u006b-{n}\\""', f'k-{n}"')]
+        forms = [
+            (f"k{n}", f"k{n}"),
+            (f'"k {n}#]"', f"k {n}#]"),
+            (f"'k.{n}'", f"k.{n}"),
+            (f'"\\u006b-{n}\\""', f'k-{n}"'),
+        ]
         return self.draw(st.sampled_from(forms))
 
     def value(self, path: Key, depth: int) -> None:
@@ -151,7 +156,9 @@ def test_tables_spoken_of_before_their_header_count_from_the_header() -> None:
 
 def test_read_gives_values_with_their_places(tmp_path: Path) -> None:
     file = tmp_path / "x.toml"
-    file.write_bytes(b'\xef\xbb\xbfname = "x"\r\n[[variant]]\r\nname = "lora"\r\ntrain = [{ rank = 8 }]\r\n[[variant]]\r\nx = 1\r\n')
+    file.write_bytes(
+        b'\xef\xbb\xbfname = "x"\r\n[[variant]]\r\nname = "lora"\r\ntrain = [{ rank = 8 }]\r\n[[variant]]\r\nx = 1\r\n'
+    )
     root = read(file, "shown.toml")
     assert isinstance(root, Node)
     assert root.plain() == {"name": "x", "variant": [{"name": "lora", "train": [{"rank": 8}]}, {"x": 1}]}
@@ -170,7 +177,9 @@ def test_read_gives_values_with_their_places(tmp_path: Path) -> None:
         (b"a = 1\nb = '\xff'\n", 2, "not UTF-8"),
     ],
 )
-def test_a_file_that_is_no_toml_is_one_fault_with_its_line(content: bytes, line: int, words: str, tmp_path: Path) -> None:
+def test_a_file_that_is_no_toml_is_one_fault_with_its_line(
+    content: bytes, line: int, words: str, tmp_path: Path
+) -> None:
     file = tmp_path / "x.toml"
     file.write_bytes(content)
     found = read(file, "x.toml")

@@ -1,0 +1,307 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import written_store as written
+from rich.console import Console
+
+from harness import board as shown
+from harness import leaderboard, stats
+from harness.errors import HarnessError
+from harness.records import Run, Score
+from harness.store import Snapshot, Store
+
+
+def rows_of(board: dict[str, Any]) -> dict[str, Any]:
+    return {row["variant"]: row for row in board["rows"]}
+
+
+def rendered(board: dict[str, Any], width: int = 100) -> str:
+    console = Console(width=width, color_system=None, force_terminal=False, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
+    with console.file:
+        console.print(leaderboard.table(board))
+        return console.export_text()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Snapshot]:
+    return written.write(tmp_path_factory.mktemp("finished"))
+
+
+@pytest.fixture(scope="module")
+def board(finished: tuple[Store, Snapshot]) -> dict[str, Any]:
+    store, snapshot = finished
+    return leaderboard.build(snapshot, store)
+
+
+Begun = tuple[Store, Snapshot, list[Run]]
+
+
+@pytest.fixture(scope="module")
+def begun_once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Run]]:
+    root = tmp_path_factory.mktemp("begun")
+    snapshot, runs = written.begin(Store(root))
+    snapshot.close()
+    return root, runs
+
+
+@pytest.fixture
+def begun(begun_once: tuple[Path, list[Run]], tmp_path: Path) -> Begun:
+    """An experiment whose steps are done and whose runs are not saved yet, in a folder of the test's own."""
+    root, runs = begun_once
+    shutil.copytree(root, tmp_path / "results")
+    store = Store(tmp_path / "results")
+    return store, store.snapshot("support"), runs
+
+
+def test_the_board_has_every_key_that_users_build_on(board: dict[str, Any]) -> None:
+    assert {"experiment", "question", "snapshot", "heldout", "primary", "baseline", "notes", "rows"} <= board.keys()
+    assert board["heldout"].keys() == {"n", "fingerprint", "groups"}
+    row = board["rows"][0]
+    assert {"variant", "family", "seeds", "status", "error", "rank", "metrics", "cost", "vs_baseline"} <= row.keys()
+    assert {"value", "ci_low", "ci_high", "n", "errors", "method"} == row["metrics"]["exact_match"].keys()
+    assert {"difference", "ci_low", "ci_high", "method"} == row["vs_baseline"].keys()
+    assert set(row["cost"]) == {
+        "train_seconds",
+        "index_seconds",
+        "answer_seconds",
+        "latency_p50_ms",
+        "latency_p95_ms",
+        "input_tokens",
+        "output_tokens",
+        "trainable_parameters",
+        "artifact_bytes",
+        "peak_memory_bytes",
+    }
+    assert json.loads(json.dumps(board, allow_nan=False)) == board
+
+
+def test_what_finish_kept_is_what_build_makes_again(finished: tuple[Store, Snapshot], board: dict[str, Any]) -> None:
+    store, snapshot = finished
+    assert snapshot.leaderboard == board
+    assert store.experiments()[0].winner == "raft"
+
+
+def test_values_are_over_the_whole_held_out_split_and_errors_count_as_the_floor(
+    finished: tuple[Store, Snapshot], board: dict[str, Any]
+) -> None:
+    rag = rows_of(board)["rag"]["metrics"]["exact_match"]
+    store, snapshot = finished
+    run = next(run for run in snapshot.runs() if run.variant == "rag")
+    score = store.step(run.steps["score.exact_match"]).score()
+    assert rag["n"] == 24 and rag["errors"] == 1
+    assert rag["value"] == sum(values[0] for values in score.statistics if values) / 24
+    expected = stats.interval(
+        [values[0] for values in score.statistics if values],
+        [example.group for example in written.examples()],
+        binary=True,
+        bounds=(0, 1),
+    )
+    assert (rag["ci_low"], rag["ci_high"], rag["method"]) == (expected.low, expected.high, expected.method)
+
+
+def test_rows_are_ranked_by_the_primary_metric_and_failed_ones_come_last(board: dict[str, Any]) -> None:
+    assert [row["rank"] for row in board["rows"]] == [1, 2, 3, 4, 5, None]
+    values = [row["metrics"]["exact_match"]["value"] for row in board["rows"][:-1]]
+    assert values == sorted(values, reverse=True)
+    last = board["rows"][-1]
+    assert (last["variant"], last["status"]) == ("lora-64", "failed")
+    assert "out of memory" in last["error"]
+    assert last["metrics"]["exact_match"] is None and last["vs_baseline"] is None
+
+
+def test_a_metric_that_does_not_apply_is_absent_and_shown_as_a_dash(board: dict[str, Any]) -> None:
+    assert rows_of(board)["zero-shot"]["metrics"]["recall@3"] is None
+    assert rows_of(board)["rag"]["metrics"]["recall@3"]["value"] > 0
+    assert shown.value(board, rows_of(board)["zero-shot"], "recall@3") == "–"
+
+
+def test_the_difference_is_paired_with_the_baseline_example_by_example(board: dict[str, Any]) -> None:
+    rows = rows_of(board)
+    assert rows["zero-shot"]["vs_baseline"] is None
+    found = rows["raft"]["vs_baseline"]
+    wanted = rows["raft"]["metrics"]["exact_match"]["value"] - rows["zero-shot"]["metrics"]["exact_match"]["value"]
+    assert found["difference"] == pytest.approx(wanted)
+    assert found["ci_low"] < wanted < found["ci_high"]
+    assert found["method"] == "paired t, clustered by group"
+
+
+def test_several_seeds_are_averaged_and_said_to_be(board: dict[str, Any]) -> None:
+    lora = rows_of(board)["lora"]
+    assert lora["seeds"] == [0, 1]
+    assert lora["metrics"]["exact_match"]["method"].endswith("mean of 2 seeds")
+    assert lora["cost"]["train_seconds"] == pytest.approx(250.3)
+    assert any(note.startswith("Several seeds") for note in board["notes"])
+
+
+def test_a_variant_with_one_failed_seed_is_failed_and_unranked(begun: Begun) -> None:
+    store, snapshot, runs = begun
+    for run in runs:
+        broken = run.variant == "lora" and run.seed == 1
+        snapshot.save_run(replace(run, status="failed", error="no space left") if broken else run)
+    lora = rows_of(leaderboard.build(snapshot, store))["lora"]
+    assert (lora["status"], lora["rank"], lora["error"]) == ("failed", None, "seed 1: no space left")
+    assert lora["metrics"]["exact_match"] is None
+
+
+def test_a_running_experiment_has_a_board_too(begun: Begun) -> None:
+    store, snapshot, runs = begun
+    empty = leaderboard.build(snapshot, store)
+    assert {row["status"] for row in empty["rows"]} == {"waiting"} and empty["heldout"]["n"] == 24
+    assert "waiting" in rendered(empty) and "waiting" in leaderboard.markdown(empty)
+    snapshot.save_run(runs[2])
+    half = leaderboard.build(snapshot, store)
+    assert half["rows"][0]["variant"] == "rag" and half["rows"][0]["rank"] == 1
+    assert half["rows"][0]["vs_baseline"] is None
+
+
+def test_a_failed_baseline_is_said(tmp_path: Path) -> None:
+    failed = replace(written.VARIANTS[0], failed="no such model")
+    store, snapshot = written.write(tmp_path, (failed, *written.VARIANTS[1:3]))
+    board = leaderboard.build(snapshot, store)
+    assert any("baseline zero-shot is failed" in note for note in board["notes"])
+    assert all(row["vs_baseline"] is None for row in board["rows"])
+
+
+def test_equal_values_share_a_rank(tmp_path: Path) -> None:
+    perfect = [written.Planned(name, "prompting", 1.0) for name in ("zero-shot", "b")]
+    worse = written.Planned("c", "prompting", 0.1)
+    store, snapshot = written.write(tmp_path, (worse, *perfect))
+    ranks = [row["rank"] for row in leaderboard.build(snapshot, store)["rows"]]
+    assert ranks == [1, 1, 3]
+
+
+def test_costs_count_shared_steps_once_in_the_total_and_whole_in_each_row(board: dict[str, Any]) -> None:
+    assert rows_of(board)["rag"]["cost"]["index_seconds"] == rows_of(board)["raft"]["cost"]["index_seconds"] == 12
+    total = board["total"]
+    assert total["index_seconds"] == 12
+    assert total["train_seconds"] == pytest.approx(2 * 250.3 + 431.8)
+    assert total["answer_seconds"] == 6 * 30
+    assert total["seconds"] == pytest.approx(sum(value for key, value in total.items() if key != "seconds"))
+
+
+def test_mixed_devices_and_library_versions_are_noted(begun: Begun) -> None:
+    store, snapshot, runs = begun
+    for place, run in enumerate(runs):
+        cost = replace(run.cost, device=f"device {place % 2}") if run.status == "complete" else run.cost
+        snapshot.save_run(replace(run, cost=cost))
+    other = written.write_step(store, "latency", {"n": 1}, {"provenance": {"versions": {"torch": "2.12.0"}}})
+    notes = leaderboard.build(snapshot, store)["notes"]
+    assert any("different devices" in note and "device 0; device 1" in note for note in notes)
+    assert not any("library versions" in note for note in notes)
+    snapshot.save_run(replace(runs[0], steps={**runs[0].steps, "latency": other}))
+    notes = leaderboard.build(snapshot, store)["notes"]
+    assert "Steps were made with different library versions: torch 2.12.0, 2.13.0." in notes
+
+
+def test_notes_on_the_data_are_carried_along(begun: Begun) -> None:
+    store, snapshot, runs = begun
+    for run in runs:
+        snapshot.save_run(replace(run, provenance={**run.provenance, "data_notes": ["same_facts: 8 of 8 groups"]}))
+    board = leaderboard.build(snapshot, store)
+    assert board["notes"].count("same_facts: 8 of 8 groups") == 1
+    assert "same_facts: 8 of 8 groups" in rendered(board)
+
+
+def test_runs_of_different_held_out_splits_are_refused(begun: Begun) -> None:
+    store, snapshot, runs = begun
+    for run in runs:
+        other = {"fingerprints": {"heldout": "f" * 64}} if run.variant == "rag" else run.provenance
+        snapshot.save_run(replace(run, provenance=other))
+    with pytest.raises(HarnessError, match=r"different held-out splits: 'zero-shot' on .*'rag' on ffffffffffff"):
+        leaderboard.build(snapshot, store)
+
+
+def rescore(begun: Begun, change: Callable[[Score], Score]) -> None:
+    """Save the runs; the variant "rag" carries a changed exact_match."""
+    store, snapshot, runs = begun
+    changed = change(store.step(next(run for run in runs if run.variant == "rag").steps["score.exact_match"]).score())
+    step = written.write_step(store, "score", {"other": 1}, {}, lambda step: step.write_score(changed))
+    for run in runs:
+        steps = {**run.steps, "score.exact_match": step} if run.variant == "rag" else run.steps
+        snapshot.save_run(replace(run, steps=steps))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda score: replace(score, signature="exact_match|case:1"), r"'exact_match\|case:1' for 'rag'"),
+        (lambda score: replace(score, ids=("other", *score.ids[1:])), "example 'kb-003-1' is on one side only"),
+        (lambda score: replace(score, ids=score.ids[::-1]), "their order differs"),
+        (lambda score: replace(score, statistics=(None, *score.statistics[1:])), "speaks of example 'kb-003-1' for"),
+        (lambda score: replace(score, statistics=((1.5,), *score.statistics[1:])), r"is 1.5 for example 'kb-003-1'"),
+        (lambda score: replace(score, reducer="bleu"), "upgrade"),
+    ],
+)
+def test_scores_that_cannot_be_compared_are_refused_with_what_differs(
+    begun: Begun, change: Callable[[Score], Score], message: str
+) -> None:
+    rescore(begun, change)
+    store, snapshot, _ = begun
+    with pytest.raises(HarnessError, match=message):
+        leaderboard.build(snapshot, store)
+
+
+def test_ungrouped_proportions_get_wilsons_interval(tmp_path: Path) -> None:
+    rows = [replace(example, group="") for example in written.examples()]
+    store, snapshot = written.write(tmp_path, written.VARIANTS[:3], rows=rows)
+    board = leaderboard.build(snapshot, store)
+    assert board["heldout"]["groups"] is None
+    found = rows_of(board)["few-shot"]["metrics"]["exact_match"]
+    assert found["method"] == "Wilson"
+    assert (found["ci_low"], found["ci_high"]) == pytest.approx(stats.wilson(found["value"], 24))
+    assert "groups" not in rendered(board).partition("Differences")[0].partition("on 24")[2].partition(".")[0]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_one_example_or_one_group_gives_no_interval(tmp_path: Path, count: int) -> None:
+    store, snapshot = written.write(tmp_path, written.VARIANTS[:2], rows=written.examples()[:count])
+    board = leaderboard.build(snapshot, store)
+    assert board["rows"][0]["metrics"]["exact_match"]["ci_low"] is None
+    assert "n/a" in rendered(board)
+
+
+@pytest.mark.parametrize("width", [100, 120, 200])
+def test_the_terminal_table_fits_and_says_all(board: dict[str, Any], width: int) -> None:
+    text = rendered(board, width)
+    assert max(len(line) for line in text.splitlines()) <= width
+    for wanted in ("raft", "hybrid", "75.0 %", "52.3 to 89.2", "+47.6 to +94.1", "token_f1", "1.3 s", "420 + 9"):
+        assert wanted in text
+    assert "lora-64 failed: ModelError: out of memory" in text
+    assert "RAG, 1 error" in text
+
+
+def test_a_narrow_terminal_leaves_out_columns_and_says_which(board: dict[str, Any]) -> None:
+    text = rendered(board, 72)
+    assert max(len(line) for line in text.splitlines()) <= 72
+    assert "Not shown in this width: token_f1, recall@3." in text
+
+
+def test_words_of_others_stay_words(tmp_path: Path) -> None:
+    named = replace(written.VARIANTS[1], name="few|shot [red]x[/red] <b>")
+    broken = replace(written.VARIANTS[5], failed=written.HOSTILE)
+    store, snapshot = written.write(tmp_path, (written.VARIANTS[0], named, broken))
+    board = leaderboard.build(snapshot, store)
+    text = rendered(board)
+    assert "[red]x[/red]" in text and "\x1b" not in text and "\u202e" not in text
+    marked = leaderboard.markdown(board)
+    table = [line for line in marked.splitlines() if line.startswith("|")]
+    assert len({line.replace("\\|", "").count("|") for line in table}) == 1
+    assert "few\\|shot" in marked and "\\<script\\>" in marked and "\\!\\[p\\]" in marked
+
+
+def test_markdown_and_terminal_show_the_same_figures(board: dict[str, Any]) -> None:
+    text, marked = rendered(board, 200), leaderboard.markdown(board)
+    for row in board["rows"][:-1]:
+        for figure in (
+            shown.value(board, row, "exact_match"),
+            shown.bounds(board, row, "exact_match"),
+            *shown.change(board, row),
+        ):
+            assert figure in text and figure in marked
