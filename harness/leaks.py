@@ -12,7 +12,7 @@ from harness.records import Example
 _SHOWN = 10
 # Signs that carry meaning of their own: "C" is not "C#", 8/2 not 8*2.
 _SIGNS = frozenset("#%&*/@\\")
-_NUMBER_SIGN = re.compile(r"(?<=\d)\s*-\s*(?=\d)|(?<!\w)-\s*(?=\d)|(?<=\d)[.,:'](?=\d)|(?<=\d)\s+(?=\d)")
+_BEFORE_DIGIT = re.compile(r"(?:\s*-\s*|[.,:']|\s+)(?=\d)")
 _KEPT = {".": "\ue000", ",": "\ue001", ":": "\ue002", "'": "\ue003", "-": "\ue004", "": "\ue005"}
 
 
@@ -36,8 +36,15 @@ def fold(text: str) -> str:
     of nothing but punctuation keeps it.
     """
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    marked = _NUMBER_SIGN.sub(lambda found: _KEPT[found[0].strip()], folded)
-    return marked.translate(_FOLDING) or folded.strip()
+    return _BEFORE_DIGIT.sub(_marked, folded).translate(_FOLDING) or folded.strip()
+
+
+def _marked(found: re.Match[str]) -> str:
+    """Keep a mark between two digits, and a minus sign (at a digit, not at a word), under the fold."""
+    before = found.string[found.start() - 1] if found.start() else ""
+    text = found[0]
+    minus = text[-1] == "-" and (text[0].isspace() or not before.isalnum())
+    return _KEPT[text.strip()] if before.isdigit() or minus else text
 
 
 def check(
@@ -55,18 +62,21 @@ def check(
     groups = _by_group(heldout)
     copies: set[str] = set()
     shared: set[str] = set()
-    for split, examples in (("train", train), ("dev", dev)):
-        for example in examples:
-            for twin in guarded.get(fold(example.input), ()):
-                copies.add(twin.id)
-                pairs.append(f"  input  heldout {_named(twin)} = {split} {_named(example)}")
-        for key, members in _by_group(examples).items():
-            if key in groups:
-                shared.add(key)
-                ours = groups[key]
-                counts = f"{len(ours)} in heldout ({ours[0].id}, ...), {len(members)} in {split} ({members[0].id}, ...)"
-                if not same_facts:
-                    pairs.append(f"  group  {ours[0].group!r}: {counts}")
+    parts = [(name, _by_input(rows), _by_group(rows)) for name, rows in (("train", train), ("dev", dev))]
+    for name, by_input, by_group in parts:
+        for key in (key for key in guarded if key in by_input):
+            copies |= {twin.id for twin in guarded[key]}
+            pairs += [
+                f"  input  heldout {_named(twin)} = {name} {_named(example)}"
+                for twin in guarded[key]
+                for example in by_input[key]
+            ]
+        for key in (key for key in groups if key in by_group):
+            shared.add(key)
+            ours, theirs = groups[key], by_group[key]
+            counts = f"{len(ours)} in heldout ({ours[0].id}, ...), {len(theirs)} in {name} ({theirs[0].id}, ...)"
+            if not same_facts:
+                pairs.append(f"  group  {ours[0].group!r}: {counts}")
     if pairs:
         raise LeakError(_message(pairs, len(copies), 0 if same_facts else len(shared)))
     if same_facts:
@@ -74,9 +84,8 @@ def check(
             f"same_facts: {len(shared)} of {len(groups)} held-out groups also stand in train or dev, so these results "
             "show memory of known facts, not answers about new ones"
         )
-    known = _by_input(train).keys()
-    both = sum(fold(example.input) in known for example in dev)
-    both_groups = len(_by_group(train).keys() & _by_group(dev).keys())
+    (_, train_inputs, train_groups), (_, dev_inputs, dev_groups) = parts
+    both, both_groups = len(train_inputs.keys() & dev_inputs.keys()), len(train_groups.keys() & dev_groups.keys())
     if both or both_groups:
         notes.append(f"{both} inputs and {both_groups} groups of dev also stand in train: training may stop too late")
     return notes

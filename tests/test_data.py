@@ -122,7 +122,10 @@ def test_one_id_for_two_contents_is_refused_within_and_across_splits(tmp_path: P
         ({"input": "q"}, "there is no target: 'target' is missing or empty"),
         ({"input": "q", "target": []}, "there is no target"),
         ({"input": "q", "target": ""}, "there is no target"),
-        ({"input": "q", "target": {"text": "t", "start": 0}}, "holds a table; name what is in it: target.text, target.start"),
+        (
+            {"input": "q", "target": {"text": "t", "start": 0}},
+            "holds a table; name what is in it: target.text, target.start",
+        ),
         ({"input": "half \ud83d", "target": "t"}, "holds half a character"),
     ],
 )
@@ -130,7 +133,9 @@ def test_a_row_that_is_no_example_is_named_with_its_line(row: dict[str, object],
     good = {"input": "fine", "target": "fine"}
     with pytest.raises(DataError) as caught:
         one_file(tmp_path, [good, row, good | {"input": "also fine"}])
-    assert f"heldout.jsonl:2: {said}" in str(caught.value) or said in str(caught.value).partition("heldout.jsonl:2: ")[2]
+    assert (
+        f"heldout.jsonl:2: {said}" in str(caught.value) or said in str(caught.value).partition("heldout.jsonl:2: ")[2]
+    )
 
 
 def test_a_field_that_no_row_has_is_told_with_what_there_is(tmp_path: Path) -> None:
@@ -138,7 +143,9 @@ def test_a_field_that_no_row_has_is_told_with_what_there_is(tmp_path: Path) -> N
     with pytest.raises(DataError) as caught:
         one_file(tmp_path, rows, input="questoin", group="meta.prodct")
     lines = str(caught.value).splitlines()
-    assert "no row has a field 'questoin' (data.input). Did you mean 'question'? Available: meta, meta.product" in lines[0]
+    assert (
+        "no row has a field 'questoin' (data.input). Did you mean 'question'? Available: meta, meta.product" in lines[0]
+    )
     assert "no row has a field 'meta.prodct' (data.group). Did you mean 'meta.product'?" in lines[1]
 
 
@@ -293,7 +300,9 @@ def test_a_source_that_is_no_document_is_left_out_and_noted(tmp_path: Path) -> N
     kb = tmp_path / "kb"
     kb.mkdir()
     (kb / "a.md").write_text("one")
-    rows = [{"input": f"q{i}", "target": "t", "source": source} for i, source in enumerate(["a", "none-1", ["a", "none-2"]])]
+    rows = [
+        {"input": f"q{i}", "target": "t", "source": source} for i, source in enumerate(["a", "none-1", ["a", "none-2"]])
+    ]
     dataset = one_file(tmp_path, rows, documents=str(kb), source="source")
     assert [example.sources for example in dataset.heldout] == [("a",), (), ("a",)]
     assert dataset.notes == ("2 sources name no document (none-1, none-2): measures of retrieval leave them out",)

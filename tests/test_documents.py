@@ -52,7 +52,13 @@ def test_html_becomes_what_a_reader_would_read_with_headings_and_lists() -> None
 
 @pytest.mark.parametrize(
     "html",
-    ["<p>one <b>two", "<head><title>x<p>lost", "one</div></p>", "<body><script>if (a < b) {}</script>one", "<!-- c -->one"],
+    [
+        "<p>one <b>two",
+        "<head><title>x<p>lost",
+        "one</div></p>",
+        "<body><script>if (a < b) {}</script>one",
+        "<!-- c -->one",
+    ],
 )
 def test_careless_html_is_read_all_the_same(html: str) -> None:
     text, _ = documents.markdown(html)
@@ -90,7 +96,9 @@ def test_every_fault_of_the_documents_is_told_at_once(tmp_path: Path) -> None:
         documents.load(str(path))
     assert "kb.jsonl:1: a document needs 'text'. Available: body, id." in str(caught.value)
     assert "kb.jsonl:2: a document needs 'id'." in str(caught.value)
-    path.write_text("\n".join(json.dumps({"id": name, "text": text}) for name, text in [("a", "x"), ("a", "y"), ("b", " ")]))
+    path.write_text(
+        "\n".join(json.dumps({"id": name, "text": text}) for name, text in [("a", "x"), ("a", "y"), ("b", " ")])
+    )
     with pytest.raises(DataError) as caught:
         documents.load(str(path))
     assert "kb.jsonl:2: document id 'a' stands twice, first at" in str(caught.value)

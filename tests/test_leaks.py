@@ -34,6 +34,8 @@ def example(id: str, text: str, group: str = "") -> Example:
         ("¿Dónde está?", "dónde está"),
         ("«Where», she said…", "Where she said"),
         ("the Brio (S)", "the brio s"),
+        ("the top - 5 ways", "the top 5 ways"),
+        ("covid-19", "Covid 19"),
     ],
 )
 def test_unicode_case_space_and_punctuation_make_no_other_question(one: str, other: str) -> None:
@@ -134,5 +136,7 @@ def test_any_copy_is_found_however_it_is_dressed(texts: list[str], data: st.Data
     dressed = f"  {unicodedata.normalize(form, copied)} \n"
     with pytest.raises(LeakError):
         leaks.check(
-            [example(f"t{i}", text) for i, text in enumerate(texts)], [], [example("h", dressed), example("h2", "qq zz")]
+            [example(f"t{i}", text) for i, text in enumerate(texts)],
+            [],
+            [example("h", dressed), example("h2", "qq zz")],
         )

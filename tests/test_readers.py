@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from harness import readers
 from harness.errors import DataError
 
-ROWS = [{"question": "Where?", "answer": "here"}, {"question": "Wann, \"bitte\"?\nHeute?", "answer": "später"}]
+ROWS = [{"question": "Where?", "answer": "here"}, {"question": 'Wann, "bitte"?\nHeute?', "answer": "später"}]
 SQUAD = {
     "version": "v2.0",
     "data": [
@@ -69,12 +69,18 @@ def test_a_line_separator_inside_json_text_ends_no_line(tmp_path: Path) -> None:
     assert rows_of(write(tmp_path / "a.jsonl", json.dumps(row, ensure_ascii=False))) == [row]
 
 
-@given(rows=st.lists(st.dictionaries(st.text(min_size=1), st.text() | st.integers() | st.none(), min_size=1), min_size=1))
-def test_whatever_json_wrote_is_read_back(rows: list[dict[str, object]], tmp_path_factory: pytest.TempPathFactory) -> None:
+@given(
+    rows=st.lists(st.dictionaries(st.text(min_size=1), st.text() | st.integers() | st.none(), min_size=1), min_size=1)
+)
+def test_whatever_json_wrote_is_read_back(
+    rows: list[dict[str, object]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
     path = tmp_path_factory.mktemp("rows") / "a.jsonl"
     path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
     expected = [row for row in rows if not ("context" in row and "answers" in row)]
-    assert [row for row in rows_of(path) if "paragraph" not in row] == [row for row in expected if "paragraph" not in row]
+    assert [row for row in rows_of(path) if "paragraph" not in row] == [
+        row for row in expected if "paragraph" not in row
+    ]
 
 
 def test_squad_questions_become_rows_with_their_paragraph(tmp_path: Path) -> None:
