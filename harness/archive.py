@@ -20,7 +20,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from harness import files
@@ -150,21 +150,26 @@ def _garbage(store: Store, drafts: bool) -> Iterator[tuple[Garbage, Step | None]
         if step.busy:
             continue
         if step.name not in used:
-            if step.path.stat().st_mtime < since:
+            if _changed(step.path) < since:
                 yield Garbage(f"steps/{step.name}", files.size_of(step.path), "no snapshot uses it"), step
-            continue
-        if step.work.exists() and (step.path / files.SEAL).exists():
+        elif step.work.exists() and (step.path / files.SEAL).exists():
             yield Garbage(f"steps/{step.name}/work", files.size_of(step.work), "its step is complete"), None
     for path in sorted((store.root / "tmp").glob("*")) if drafts else ():
-        size = files.size_of(path) if path.is_dir() else path.stat().st_size
-        yield Garbage(f"tmp/{path.name}", size, "a draft of a process that ended"), None
+        yield Garbage(f"tmp/{path.name}", files.size_of(path), "a draft of a process that ended"), None
     # a file in the making beside its place lives for seconds; only an old one has lost its process
-    for folder, pattern in ((store.root, "."), (store.root / "experiments", "**/."), (store.root / "steps", "*/.")):
-        for path in sorted(folder.glob(f"{pattern}*{files.TEMPORARY}")):
-            about = path.stat()
-            if about.st_mtime < time.time() - 3600:
-                name = path.relative_to(store.root).as_posix()
-                yield Garbage(name, about.st_size, "a temporary file of a process that ended"), None
+    for path, about in files.walk(store.root):
+        name = path.relative_to(store.root).as_posix()
+        draft = path.name.endswith(files.TEMPORARY) and path.name.startswith(".") and not name.startswith("tmp/")
+        if draft and about.st_mtime < time.time() - 3600:
+            yield Garbage(name, about.st_size, "a temporary file of a process that ended"), None
+
+
+def _changed(folder: Path) -> float:
+    """Return when the folder was last changed (Unix seconds); one that has vanished is new."""
+    try:
+        return folder.stat().st_mtime
+    except OSError:
+        return time.time()
 
 
 def _in_use(store: Store) -> tuple[set[str], float]:
@@ -253,7 +258,7 @@ def unpack(store: Store, path: Path) -> str:
         with store.draft() as draft:
             with files.disk(path, "read"), zipfile.ZipFile(path) as archive:
                 ref = _extract(archive, path, draft)
-            return _merge(store, Store(draft, write=False), ref)
+            return _merge(store, Store(draft, write=False), ref, path)
     except (zipfile.BadZipFile, NotImplementedError, EOFError, zlib.error) as error:
         raise StoreError(f"{path} is no archive of results, or it is damaged: {error}") from error
 
@@ -319,16 +324,19 @@ def _check_names(ref: str, listed: dict[str, tuple[int, str]], path: Path) -> No
         sound = all(
             part not in ("", ".", "..") and len(part.encode()) <= 255 and part[-1] not in ". " for part in parts
         )
+        sound = sound and not any(parent.as_posix() in listed for parent in PurePosixPath(name).parents)
         if place is None or not sound or _FORBIDDEN.search(name) or (place[2] and ref != f"{place[2]}@{place[3]}"):
             raise StoreError(f"{path} holds a file that has no place in results: {name[:200]!r}. Nothing was unpacked.")
         checked_name(place[2] or place[4], "a folder of results")
 
 
-def _merge(store: Store, staged: Store, ref: str) -> str:
+def _merge(store: Store, staged: Store, ref: str, path: Path) -> str:
     """Move the steps and the snapshot of `staged` into `store`, after everything was found sound."""
-    snapshot = staged.snapshot(ref)
-    snapshot.summary()
-    _check_seal(snapshot.path)
+    try:
+        snapshot = _sound(staged, ref)
+    except StoreError as error:
+        what = str(error).replace(f"{staged.root}/", "").partition(". ")[0]
+        raise StoreError(f"{path} holds no sound results: {what}. Nothing was unpacked.") from error
     missing = [step for step in staged.steps() if _is_missing(store, step)]
     for run in snapshot.runs():
         for name in run.steps.values():
@@ -361,28 +369,31 @@ def _merge(store: Store, staged: Store, ref: str) -> str:
     return f"{snapshot.name}@{number}"
 
 
+def _sound(staged: Store, ref: str) -> Snapshot:
+    """Return the unpacked snapshot. Raises StoreError where it or a step is not whole, or names what is not its own."""
+    snapshot = staged.snapshot(ref)
+    snapshot.summary()
+    for name in snapshot.steps():
+        staged.step(name)
+    for step in staged.steps():
+        if not (step.path / files.SEAL).exists():
+            raise StoreError(f"the step {step.name} is not complete")
+    for folder in (snapshot.path, *(step.path for step in staged.steps())):
+        seal = files.read_seal(folder)
+        found = {name: (file.stat().st_size, files.sha256(file)) for name, file in files.files_in(folder)}
+        if seal and seal.files != found:
+            raise files.damaged(folder / files.SEAL, "it does not speak of the files beside it")
+    return snapshot
+
+
 def _is_missing(store: Store, step: Step) -> bool:
-    """Whether the store lacks a staged step. Raises StoreError where it has another content under its name."""
-    found = _check_seal(step.path)
-    if found is None:
-        raise StoreError(f"the step {step.name} in the archive is not complete. Nothing was unpacked.")
+    """Whether the store lacks an unpacked step. Raises StoreError where it has another content under its name."""
     target = store.step(step.name)
     if target.outcome is None:
         return True
-    if files.contents(target.path) != found.files or target.outcome != found.payload:
+    if files.contents(target.path) != files.contents(step.path) or target.outcome != step.outcome:
         raise StoreError(
             f"the step {step.name} is in {store.root} with another content (made on another machine, perhaps). "
             "Unpack into another folder with --results."
         )
     return False
-
-
-def _check_seal(folder: Path) -> files.Seal | None:
-    """Return the seal of an unpacked folder, if it speaks of exactly the files that are there."""
-    found = files.read_seal(folder)
-    if (
-        found
-        and {name: (path.stat().st_size, files.sha256(path)) for name, path in files.files_in(folder)} != found.files
-    ):
-        raise files.damaged(folder / files.SEAL, "it does not speak of the files beside it", "Nothing was unpacked.")
-    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING
@@ -39,8 +40,9 @@ class Asking(Context):
         self._index = index
         self._embedding = embedding
         self._passages: dict[str, tuple[Passage, ...]] = {}
-        self._near: dict[str, tuple[int, ...]] = {}
+        self._vectors: dict[str, npt.NDArray[np.float32]] = {}
         self._train_vectors: npt.NDArray[np.float32] | None = None
+        self._random_order: list[int] = []
         self._sizes: dict[str, int] = {}
 
     # ------------------------------------------------------------------------------------------ what a prompt uses
@@ -52,45 +54,57 @@ class Asking(Context):
         if self._retriever is None:
             return ()
         if example.id not in self._passages:
-            self.retrieve([example])
+            self._retrieve([example])
         return self._passages[example.id]
 
     def choose(self, example: Example, select: Select, n: int) -> tuple[Example, ...]:
+        order: Sequence[int] = range(len(self._train))
         if select == "similar":
-            if example.id not in self._near:
-                self.compare([example])
-            order: Sequence[int] = self._near[example.id]
+            order = self._by_likeness(example)
         elif select == "random":
-            order = list(range(len(self._train)))
-            random.Random(self._seed).shuffle(order)
-        else:
-            order = range(len(self._train))
+            if not self._random_order:
+                self._random_order = random.Random(self._seed).sample(order, len(order))
+            order = self._random_order
         allowed = (self._train[i] for i in order if not _same(self._train[i], example))
-        return tuple(shot for shot, _ in zip(allowed, range(n), strict=False))
+        return tuple(itertools.islice(allowed, n))
+
+    def _by_likeness(self, example: Example) -> Sequence[int]:
+        """The rows of the train split, the one most like `example` first; equal ones as in the file."""
+        import numpy as np
+
+        if not self._train:
+            return ()
+        if example.id not in self._vectors:
+            self._embed([example])
+        assert self._train_vectors is not None
+        order: list[int] = np.argsort(-(self._train_vectors @ self._vectors[example.id]), kind="stable").tolist()
+        return order
 
     # ------------------------------------------------------------------------------------------- many at once
 
-    def retrieve(self, examples: Sequence[Example]) -> None:
-        """Search for all of `examples` in one go."""
+    def prepare(self, examples: Sequence[Example]) -> None:
+        """Search for all of `examples`, and embed them where shots are chosen by likeness, in one go each: a sum of
+        single calls takes several times as long."""
+        if examples and self.retrieves:
+            self._retrieve(examples)
+        if examples and self._train and self._embedding is not None:
+            self._embed(examples)
+
+    def _retrieve(self, examples: Sequence[Example]) -> None:
         assert self._retriever is not None and self._index is not None
         found = self._index.search([example.input for example in examples], self._retriever.top_k)
         for example, passages in zip(examples, found, strict=True):
-            self._passages[example.id] = self.within_budget(passages)
+            self._passages[example.id] = self._within_budget(passages)
 
-    def compare(self, examples: Sequence[Example]) -> None:
-        """Order the train split by its likeness to each of `examples`, the nearest first; ties as in the file."""
-        import numpy as np
-
+    def _embed(self, examples: Sequence[Example]) -> None:
         if self._embedding is None:
             raise ModelError('select = "similar" needs an embedder')
         if self._train_vectors is None:
             self._train_vectors = self._embedding.embed([shot.input for shot in self._train], role="query")
-        queries = self._embedding.embed([example.input for example in examples], role="query")
-        orders = np.argsort(-(queries @ self._train_vectors.T), axis=1, kind="stable")
-        for example, order in zip(examples, orders, strict=True):
-            self._near[example.id] = tuple(int(i) for i in order)
+        vectors = self._embedding.embed([example.input for example in examples], role="query")
+        self._vectors |= {example.id: vector for example, vector in zip(examples, vectors, strict=True)}
 
-    def within_budget(self, passages: Sequence[Passage]) -> tuple[Passage, ...]:
+    def _within_budget(self, passages: Sequence[Passage]) -> tuple[Passage, ...]:
         """The passages, best first, as far as they fit into the retriever's token budget together."""
         assert self._retriever is not None
         room, kept = self._retriever.max_tokens, []
@@ -126,7 +140,7 @@ class Asking(Context):
         oracle = bool(gold) and draw.random() < method.oracle_share
         chosen = [*gold[:1], *others[:others_wanted]] if oracle else others[: others_wanted + 1]
         # The budget is applied before the order is drawn: the gold passage is never the one left out.
-        kept = list(self.within_budget(chosen))
+        kept = list(self._within_budget(chosen))
         if method.shuffle:
             draw.shuffle(kept)
         else:

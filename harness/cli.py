@@ -1,7 +1,7 @@
 """The `harness` command: its words, and what each of them calls. The library does the work; this formats it.
 
-Results go to standard output, progress and messages to standard error. Exit status: 0 done, 1 an error, 2 wrong usage or
-a faulty spec, 130 interrupted.
+Results go to standard output, progress and messages to standard error. Exit status: 0 done, 1 an error, 2 wrong usage
+or a faulty spec, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,7 +19,10 @@ import harness
 from harness.errors import HarnessError, UsageError
 
 if TYPE_CHECKING:
+    from harness.data import Dataset
     from harness.display import Style
+    from harness.pipeline import Event
+    from harness.plan import PlannedRun
     from harness.spec import Spec
     from harness.store import Snapshot, Store
 
@@ -97,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
         "--only", action="append", default=[], metavar="VARIANT", help="run this variant (can be repeated)"
     )
     word.add_argument(
-        "--limit", type=_positive, metavar="N", help="answer only about N held-out examples, whole groups"
+        "--limit", type=_positive, metavar="N", help="answer only N of the held-out examples, drawn by data.seed"
     )
     word.add_argument("--retry-errors", action="store_true", help="ask failed examples again; the leaderboard says so")
     word.add_argument("--display", choices=("full", "plain", "none"), help="default: full on a terminal, else plain")
@@ -148,10 +152,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text!r}")
+    return int(text)
 
 
 # ------------------------------------------------------------------------------------------------------- commands
@@ -201,7 +204,8 @@ def _run(options: argparse.Namespace) -> int:
     store = Store(options.results, write=not options.dry_run)
     dataset, planned = runner.prepare(spec, store, only=options.only, retry_errors=options.retry_errors)
     if options.dry_run:
-        return _dry_run(spec, dataset, planned, store, options)
+        chosen = [run for run in planned if not options.only or run.variant.name in options.only]
+        return _dry_run(dataset, chosen, store, options)
     style: Style = "json" if options.json else options.display or ("full" if sys.stderr.isatty() else "plain")
     with Display(style) as display:
         for note in dataset.notes:
@@ -212,10 +216,9 @@ def _run(options: argparse.Namespace) -> int:
 
         with runner.begin(spec, store, dataset, planned) as snapshot, runner.stop_gently(told) as check:
 
-            def watch(event: Any) -> None:
+            def watch(event: Event) -> None:
                 display.watch(event)
-                if event.kind in ("progress", "end"):
-                    check()
+                check(event)
 
             outcome = runner.run(spec, store, dataset, planned, snapshot, watch, only=options.only)
             board = snapshot.leaderboard or leaderboard.build(snapshot, store)
@@ -236,7 +239,7 @@ def _run(options: argparse.Namespace) -> int:
     return 1 if any(run.status == "failed" for run in snapshot.runs()) else 0
 
 
-def _dry_run(spec: Spec, dataset: Any, planned: Any, store: Store, options: argparse.Namespace) -> int:
+def _dry_run(dataset: Dataset, planned: Sequence[PlannedRun], store: Store, options: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     from harness import estimate, figures
@@ -298,8 +301,9 @@ def _show(options: argparse.Namespace) -> int:
     from harness import showing
 
     store, snapshot = _snapshot(options)
-    found = showing.runs(snapshot, store, options.variant, options.seed)
+    found = showing.runs(snapshot, options.variant, options.seed)
     if options.example is not None:
+        found = [run for run in found if run.status == "complete"] or found
         shown: Any = [showing.example(run, snapshot, store, options.example) for run in found]
         text = showing.example_text
     elif options.variant is None:
@@ -371,9 +375,9 @@ def _delete(options: argparse.Namespace) -> int:
     from harness import archive
     from harness.store import Store
 
-    for item in archive.delete(Store(options.results), options.experiment):
-        _say(f"deleted {item.path}")
-    _say("The steps it used are kept until `harness gc --yes`.")
+    for ref in archive.delete(Store(options.results), options.experiment):
+        _say(f"deleted {ref}")
+    _say("`harness gc` lists the steps that nothing uses any more.")
     return 0
 
 
@@ -386,7 +390,10 @@ def _gc(options: argparse.Namespace) -> int:
     found = archive.gc(Store(options.results), dry=not options.yes)
     if options.json:
         return _print_json([asdict(item) for item in found])
-    _print_table(("what", "size", "why"), [(item.path, figures.size(item.bytes), item.why) for item in found])
+    if not found:
+        print("Everything in the results is in use.")
+        return 0
+    _print_table(("what", "size", "why"), [(item.name, figures.size(item.bytes), item.why) for item in found])
     verb = "removed" if options.yes else "would be removed; `harness gc --yes` does it"
     print(f"{len(found)} items, {figures.size(sum(item.bytes for item in found))}: {verb}.")
     return 0
@@ -405,7 +412,7 @@ def _unpack(options: argparse.Namespace) -> int:
     from harness import archive
     from harness.store import Store
 
-    _say(f"unpacked {archive.unpack(Store(options.results), options.archive).ref}")
+    _say(f"unpacked {archive.unpack(Store(options.results), options.archive)}")
     return 0
 
 
@@ -466,4 +473,5 @@ def _console() -> Any:
     from rich.console import Console
 
     # A pipe has no width of its own: tables stay whole there.
-    return Console(width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", 160)), highlight=False)
+    width = None if sys.stdout.isatty() else shutil.get_terminal_size((160, 24)).columns
+    return Console(width=width, highlight=False)

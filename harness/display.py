@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, TextIO
 
@@ -34,7 +35,7 @@ class Display:
         self._bars: Progress | None = None
         self._bar: TaskID | None = None
         self._began = self._said = 0.0
-        self._first = 0
+        self._first: tuple[int, float] | None = None
 
     def __enter__(self) -> Display:
         if self._style == "full":
@@ -51,13 +52,19 @@ class Display:
         if self._bars is not None:
             self._bars.console.print(text, markup=False, highlight=False)
         elif self._style == "plain":
-            self._stream.write(text + "\n")
+            self._write(text)
+
+    def _write(self, line: str) -> None:
+        try:
+            self._stream.write(line + "\n")
             self._stream.flush()
+        except BrokenPipeError:
+            self._style = "none"  # The reader has gone: the run goes on without it.
 
     def watch(self, event: Event) -> None:
         if self._style == "json":
-            self._stream.write(json.dumps(asdict(event)) + "\n")
-            self._stream.flush()
+            finite = {name: value for name, value in event.figures.items() if math.isfinite(value)}
+            self._write(json.dumps(asdict(replace(event, figures=finite))))
         elif self._style != "none" and not (event.role.startswith(_QUIET) and event.kind != "failed"):
             getattr(self, f"_{event.kind}")(event)
 
@@ -65,7 +72,7 @@ class Display:
 
     def _begin(self, event: Event) -> None:
         self._began = self._said = time.monotonic()
-        self._first = -1
+        self._first = None
         if self._bars is not None:
             self._bar = self._bars.add_task(_what(event), total=None, rate="")
         else:
@@ -73,12 +80,11 @@ class Display:
 
     def _progress(self, event: Event) -> None:
         now = time.monotonic()
-        if self._first < 0:
-            # What an earlier process had done must not count in the rate of this one.
-            self._first = max(0, event.done - 1)
-        rate = (event.done - self._first) / max(1e-9, now - self._began)
+        # The rate counts from the first report: neither what an earlier process had done nor the start is part of it.
+        first, since = self._first = self._first or (event.done, now)
+        rate = (event.done - first) / max(1e-9, now - since)
         if self._bars is not None and self._bar is not None:
-            shown = f"{rate:.1f}/s" if rate >= 1 else f"{1 / rate:.1f} s each"
+            shown = "" if not rate else f"{rate:.1f}/s" if rate >= 1 else f"{1 / rate:.1f} s each"
             loss = event.figures.get("loss")
             shown += f"  loss {loss:.3f}" if loss is not None else ""
             self._bars.update(self._bar, completed=event.done, total=event.total, rate=shown)

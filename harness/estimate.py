@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.data import Dataset
-from harness.pipeline import PlannedRun
+from harness.measure import processor
+from harness.plan import PlannedRun
 from harness.plugins import Context, Method, Prompt, Retriever, Select
 from harness.records import Decoding, Example, Message, Passage
 from harness.store import Store
@@ -16,7 +17,7 @@ CHARACTERS_PER_TOKEN = 4.2
 """English text in the vocabularies of current models, roughly: the tokenizer itself is not loaded for a dry run."""
 
 ASSUMED = {"input": 1000.0, "output": 150.0, "train": 300.0}
-"""Tokens per second taken where the store holds no measured ones: a model of 135 million parameters on two CPU cores."""
+"""Tokens per second taken where the store holds none of this model: 135 million parameters on two CPU cores."""
 
 _SAMPLE = 50
 
@@ -61,7 +62,7 @@ def _tokens(messages: Sequence[Message]) -> int:
 
 def missing(planned: Sequence[PlannedRun], dataset: Dataset, store: Store) -> tuple[list[Estimate], dict[str, Any]]:
     """Return the steps that are still to be done, each once, in order, and the rates that their seconds stand on."""
-    rates, measured = _rates(store)
+    rates, measured = _rates(store, planned[0].steps["predict"].inputs["model"] if planned else {})
     steps: dict[str, tuple[str, list[str], PlannedRun]] = {}
     for run in planned:
         for role, named in run.steps.items():
@@ -114,8 +115,9 @@ def _mean_target(examples: Sequence[Example]) -> float:
     return sum(len(target) / CHARACTERS_PER_TOKEN for target in targets) / max(1, len(targets))
 
 
-def _rates(store: Store) -> tuple[dict[str, float], bool]:
-    """Tokens per second as the store's finished steps measured them, else the assumed ones; whether any was measured.
+def _rates(store: Store, model: dict[str, Any]) -> tuple[dict[str, float], bool]:
+    """Tokens per second as the store's finished steps measured them for this model on this kind of processor, else the
+    assumed ones; whether any was measured.
 
     Answering is one figure for reading and writing: reading is taken as seven times as quick as writing a token.
     """
@@ -123,13 +125,17 @@ def _rates(store: Store) -> tuple[dict[str, float], bool]:
     answered = trained = 0.0
     answering = training = 0.0
     for step in store.steps():
+        if not step.name.startswith(("predict-", "train-")):
+            continue
         outcome = step.outcome
-        if outcome is None or not outcome.get("seconds"):
+        if outcome is None or not outcome["seconds"] or (step.inputs or {}).get("model") != model:
+            continue
+        if outcome["provenance"]["processor"] != processor():
             continue
         if step.name.startswith("predict-"):
             answered += outcome["input_tokens"] + 7 * outcome["output_tokens"]
             answering += outcome["seconds"]
-        elif step.name.startswith("train-"):
+        else:
             trained += outcome["tokens"]
             training += outcome["seconds"]
     if answering:

@@ -170,13 +170,17 @@ def files_in(folder: Path) -> Iterator[tuple[str, Path]]:
             yield name, path
 
 
+def walk(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """Yield every file below `folder` as it is now; what vanishes meanwhile is left out."""
+    for place, _, names in os.walk(folder):
+        for name in sorted(names):
+            with contextlib.suppress(OSError):
+                yield Path(place, name), Path(place, name).lstat()
+
+
 def size_of(folder: Path) -> int:
-    """Return the bytes of all files below `folder`; files that vanish meanwhile count as 0."""
-    total = 0
-    for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):
-            total += path.lstat().st_size if not path.is_dir() else 0
-    return total
+    """Return the bytes of all files below `folder`."""
+    return sum(about.st_size for _, about in walk(folder))
 
 
 def sha256(path: Path) -> str:
@@ -324,6 +328,12 @@ class Lock:
             waiting()
         fcntl.flock(handle, kind)
         return True
+
+    @property
+    def handle(self) -> int:
+        """The open file of the held lock: a child process that inherits it keeps the lock held until it ends too."""
+        assert self._handle is not None, "the lock is not held"
+        return self._handle
 
     def release(self) -> None:
         if self._handle is not None:

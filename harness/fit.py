@@ -2,51 +2,65 @@
 
 A process of its own keeps the stage's memory apart from everything else, and the runner alive when the stage is
 killed. The job file holds the method's settings and the paths of a `TrainJob`; progress goes to standard output, a JSON
-line a step; the outcome, or a fault that the user can act on, goes to `outcome.json` beside the job.
+line a step; the outcome, or the fault that ended the stage, goes to `outcome.json` beside the job.
+
+The child never outlives its parent: its standard input is a pipe that nothing is written to and that the system closes
+when the parent dies, however it dies. The child also keeps the lock of its step open, so that no other process begins
+the step before the child is gone.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError, ModelError
-from harness.plugins import Method, TrainJob, Trained, find
+from harness.plugins import Method, Trained, TrainJob, find
 
 Progress = Callable[[int, int, Mapping[str, float]], None]
 
 
-def run(method: Method, job: TrainJob, folder: Path, progress: Progress) -> tuple[Trained, int]:
+def run(method: Method, job: TrainJob, folder: Path, progress: Progress, lock: int) -> tuple[Trained, int]:
     """Train in a child process. Returns what the stage reports and the child's highest memory in bytes.
 
-    `progress` may raise KeyboardInterrupt: the child then saves what it has and ends. Raises the child's HarnessError
-    as a ModelError, and RuntimeError with the child's traceback where it met a fault of the code.
+    `progress` may raise KeyboardInterrupt: the child then saves what it has and ends, and a second interrupt ends it at
+    once. `lock` is the open handle of the step's lock. Raises the child's HarnessError as a ModelError, and
+    RuntimeError with the child's traceback as a note where it met a fault of the code.
     """
     file, outcome = folder / "job.json", folder / "outcome.json"
     outcome.unlink(missing_ok=True)
     paths = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(job).items()}
     file.write_text(json.dumps({"method": method.table(), "job": paths}), encoding="utf-8")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    with (folder / "stage.log").open("ab") as log:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "harness.fit", str(file)],
+    # The same modules as here, found at the same places, and nothing of the working folder besides (-P).
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)}
+    with (
+        (folder / "stage.log").open("ab") as log,
+        subprocess.Popen(
+            [sys.executable, "-P", "-m", "harness.fit", str(file)],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
-            stdin=subprocess.DEVNULL,
             env=environment,
+            pass_fds=(lock,),
             start_new_session=True,  # Ctrl-C reaches the runner alone; it decides what the child does.
-        )
+        ) as child,
+    ):
         try:
             _follow(child, progress)
         except BaseException:
-            _end(child)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
             raise
     return _outcome(outcome, child.returncode, folder / "stage.log")
 
@@ -56,18 +70,14 @@ def _follow(child: subprocess.Popen[bytes], progress: Progress) -> None:
     for line in child.stdout:
         if line.startswith(b'{"step"'):
             event = json.loads(line)
-            progress(event["step"], event["steps"], event["figures"])
+            try:
+                progress(event["step"], event["steps"], event["figures"])
+            except KeyboardInterrupt:
+                child.send_signal(signal.SIGINT)
+                child.stdout.read()  # It saves, however long that takes.
+                child.wait()
+                raise
     child.wait()
-
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    """Ask the child to save and end; kill it where it does not within half a minute."""
-    child.send_signal(signal.SIGINT)
-    try:
-        child.communicate(timeout=30)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.communicate()
 
 
 def _outcome(file: Path, status: int, log: Path) -> tuple[Trained, int]:
@@ -77,11 +87,16 @@ def _outcome(file: Path, status: int, log: Path) -> tuple[Trained, int]:
                 "the training process was killed, most likely because memory ran out. "
                 "Try a smaller micro_batch or max_length, or gradient_checkpointing = true"
             )
-        tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-30:])
-        raise RuntimeError(f"the training process ended with status {status}:\n{tail}")
+        fault = RuntimeError(f"the training process ended with status {status}")
+        fault.add_note("\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-30:]))
+        raise fault
     said = json.loads(file.read_text(encoding="utf-8"))
     if "fault" in said:
         raise ModelError(said["fault"])
+    if "bug" in said:
+        fault = RuntimeError(f"the training process met a fault: {said['bug']}")
+        fault.add_note(said["traceback"])
+        raise fault
     return Trained(**said["trained"]), int(said["peak_memory_bytes"])
 
 
@@ -89,6 +104,8 @@ def _outcome(file: Path, status: int, log: Path) -> tuple[Trained, int]:
 
 
 def main(file: Path) -> int:
+    """Run the stage of the job in `file` and return the exit status: 0 with an outcome beside it, 130 interrupted."""
+    threading.Thread(target=_die_with_parent, args=(os.dup(0),), daemon=True).start()
     written = json.loads(file.read_text(encoding="utf-8"))
     settings = written["method"]
     method = find("methods", settings.pop("kind")).model_validate(settings)
@@ -106,9 +123,11 @@ def main(file: Path) -> int:
     # Libraries print to standard output as they like; only our own lines may go through the pipe.
     pipe = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
 
     def progress(step: int, steps: int, figures: Mapping[str, float]) -> None:
-        pipe.write(json.dumps({"step": step, "steps": steps, "figures": dict(figures)}) + "\n")
+        values = {name: float(value) for name, value in figures.items()}
+        pipe.write(json.dumps({"step": step, "steps": steps, "figures": values}) + "\n")
         if stopping:
             raise KeyboardInterrupt
 
@@ -119,10 +138,20 @@ def main(file: Path) -> int:
         return 130
     except HarnessError as error:
         said = {"fault": str(error)}
+    except Exception as error:
+        said = {"bug": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
     temporary = file.with_name("outcome.tmp")
     temporary.write_text(json.dumps(said), encoding="utf-8")
     temporary.replace(file.with_name("outcome.json"))
     return 0
+
+
+def _die_with_parent(leash: int) -> None:
+    """Kill this process, and those it has started, when the other end of `leash` is closed."""
+    os.read(leash, 1)
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
 
 
 def _peak() -> int:

@@ -66,6 +66,8 @@ def with_variables(node: Node) -> str | Fault:
     An empty variable counts as one that is not set.
     """
     text = str(node.value)
+    if "\0" in text:
+        return fault(node, "a path cannot hold the character U+0000")
     for found in _VARIABLE.finditer(text):
         if not os.environ.get(found[1]) and found[2] is None:
             hint = f"set it, or give a default: ${{{found[1]}:-path}}"
@@ -122,21 +124,31 @@ def _read_with_base(file: Path, chain: tuple[Path, ...], faults: list[Fault]) ->
         circle = " -> ".join(path.name for path in (*chain, base_file))
         faults.append(fault(extends, f"files extend each other in a circle: {circle}"))
         return root
-    if not base_file.is_file():
+    if not there(base_file):
         faults.append(fault(extends, missing(base_file)))
+        return root
+    if base_file.is_dir():
+        faults.append(fault(extends, f"{str(base_file)!r} is a folder, not a spec"))
         return root
     base = _read_with_base(base_file, chain, faults)
     return root if base is None else _merge_files(base, root)
 
 
+def there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # too long for a name, or in a folder that is closed to us
+        return False
+
+
 def missing(path: Path) -> str:
     """Say that `path` is not there, with the nearest name that is."""
     parent = path.parent
-    if not parent.is_dir():
-        while not parent.parent.is_dir():
+    if not there(parent):
+        while not there(parent.parent):
             parent = parent.parent
         return f"there is no folder {str(parent)!r}, so no {path.name!r} in it"
-    names = [entry.name for entry in parent.iterdir() if not entry.name.startswith(".")]
+    names = [entry.name for entry in parent.iterdir()] if parent.is_dir() else []
     guess = did_you_mean(path.name, names).partition(" Available:")[0]
     return f"there is no file or folder {str(path)!r}.{guess}"
 

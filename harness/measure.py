@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
@@ -24,7 +25,7 @@ class Meter:
     """Measures the time and memory of one step, over all the processes that work on it one after another.
 
     Every second the totals so far are written to `file`, so that a step resumed after a kill counts the time spent
-    before it (less a second at most). `seconds` is wall-clock; `peak` the highest resident size of this process in bytes.
+    before it (less a second at most). `seconds` is wall-clock; `peak` the highest resident size of a process in bytes.
     """
 
     def __init__(self, file: Path) -> None:
@@ -67,8 +68,9 @@ class Meter:
     def _save(self) -> None:
         self.peak = max(self.peak, resident_bytes())
         temporary = self._file.with_suffix(".tmp")
-        temporary.write_text(json.dumps({"seconds": self.seconds, "peak": self.peak}), encoding="utf-8")
-        temporary.replace(self._file)
+        with contextlib.suppress(OSError):  # A full disk: only what a resumed step would count is lost.
+            temporary.write_text(json.dumps({"seconds": self.seconds, "peak": self.peak}), encoding="utf-8")
+            temporary.replace(self._file)
 
 
 def _read(file: Path) -> tuple[float, int]:
@@ -83,8 +85,7 @@ def _read(file: Path) -> tuple[float, int]:
 def resident_bytes() -> int:
     """The memory that this process holds now, in bytes."""
     try:
-        with open("/proc/self/statm", "rb") as file:  # noqa: PTH123 (called twenty times a second)
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return int(Path("/proc/self/statm").read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         import resource
 
@@ -95,12 +96,11 @@ def resident_bytes() -> int:
 def release_memory() -> None:
     """Give freed memory back to the system, so that one step's memory is not counted against the next."""
     gc.collect()
-    try:
+    # Elsewhere than with glibc the figure of a later step may include what an earlier one freed.
+    with contextlib.suppress(OSError, AttributeError):
         import ctypes
 
         ctypes.CDLL("libc.so.6").malloc_trim(0)
-    except (OSError, AttributeError):
-        pass  # Not glibc: the figure of a later step may then include what an earlier one freed.
 
 
 @cache

@@ -1,8 +1,4 @@
-"""A variant as steps: what each step is made of (its name), and doing it.
-
-A step is named by the digest of all that can change its outcome, so that the same name is the same outcome: it is done
-once, whoever asks for it. `plan` names every step of a spec without loading a model; `Pipeline` does them.
-"""
+"""Doing the steps of a plan, one after another, and what they cost."""
 
 from __future__ import annotations
 
@@ -14,147 +10,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from harness import fit, models
+from harness import fit
 from harness.asking import Asking, answer
 from harness.data import Dataset
+from harness.files import Lock
 from harness.measure import Meter, provenance
-from harness.plugins import Embedder, Embedding, Index, Metric, Prompt, Retriever, Session, TrainJob
-from harness.records import Cost, Example, Prediction, Score, digest, dump
-from harness.spec import Spec, Variant
+from harness.plan import Named, PlannedRun, attempt
+from harness.plugins import Embedder, Embedding, Index, Prompt, Retriever, Session, TrainJob
+from harness.records import Cost, Example, Prediction, digest, dump
+from harness.scoring import score
+from harness.spec import Spec
 from harness.step import Step
 from harness.store import Store
-
-
-@dataclass(frozen=True, slots=True)
-class Named:
-    """One step to be done: its folder's name and what that name is the digest of."""
-
-    name: str
-    inputs: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedRun:
-    """One variant with one seed, and the steps it needs, by role, in the order in which they are done."""
-
-    variant: Variant
-    seed: int
-    steps: dict[str, Named] = field(default_factory=dict)
-
-    def named(self, role: str) -> Named | None:
-        return self.steps.get(role)
-
-    def stages(self) -> list[Named]:
-        return [step for role, step in self.steps.items() if role.startswith("train.")]
-
-
-def _name(kind: str, inputs: dict[str, Any]) -> Named:
-    return Named(f"{kind}-{digest(inputs)}", inputs)
-
-
-def plan(spec: Spec, dataset: Dataset, store: Store, *, retry_errors: bool = False) -> list[PlannedRun]:
-    """Name the steps of every variant and seed. Cheap: files are digested once, no model is loaded.
-
-    With `retry_errors` a finished answering step that holds failed examples is followed by another attempt, a step of
-    its own that keeps the good answers. The newest finished attempt always stands for the run.
-    """
-    namer = _Namer(spec, dataset, store, retry_errors)
-    return [namer.run(variant, seed) for variant in spec.variants for seed in spec.seeds]
-
-
-class _Namer:
-    def __init__(self, spec: Spec, dataset: Dataset, store: Store, retry_errors: bool) -> None:
-        self._spec, self._data, self._store, self._retry = spec, dataset, store, retry_errors
-        self._model = spec.model.fingerprint()
-        self._embedders: dict[str, dict[str, Any]] = {}
-
-    def run(self, variant: Variant, seed: int) -> PlannedRun:
-        steps: dict[str, Named] = {}
-        if variant.retrieve is not None:
-            steps["index"] = self._index(variant.retrieve)
-        weights: str | None = models.fingerprint(Path(variant.adapter)) if variant.adapter else None
-        for number, method in enumerate(variant.train):
-            inputs = {
-                "model": self._model,
-                "method": {k: v for k, v in method.settings().items() if k != "name"},
-                "incoming": weights,
-                "train": self._data.fingerprints["train"],
-                "dev": self._data.fingerprints.get("dev"),
-                "prompt": self._prompt(variant.prompt),
-                "seed": seed,
-            }
-            if method.context == "retrieved":
-                inputs |= self._retrieval(variant, steps)
-            steps[f"train.{number}"] = _name("train", inputs)
-            weights = steps[f"train.{number}"].name
-        steps["predict"] = self._attempt(self._predict(variant, seed, steps, weights))
-        for metric in self._spec.metrics:
-            if not metric.needs_passages or variant.retrieve is not None:
-                steps[f"score.{metric.name}"] = _name("score", self._score(metric, steps["predict"]))
-        if self._spec.latency.examples:
-            asked = {"predict": steps["predict"].inputs | {"attempt": 0}, "examples": self._spec.latency.examples}
-            steps["latency"] = _name("latency", asked)
-        return PlannedRun(variant, seed, steps)
-
-    def _index(self, retriever: Retriever) -> Named:
-        return _name(
-            "index",
-            {
-                "retriever": retriever.settings(built=True),
-                "embedder": self._embedder(retriever.embedder_plugin),
-                "documents": self._data.fingerprints["documents"],
-            },
-        )
-
-    def _predict(self, variant: Variant, seed: int, steps: dict[str, Named], weights: str | None) -> dict[str, Any]:
-        random = variant.prompt.random or variant.decode.temperature > 0
-        inputs = {
-            "model": self._model,
-            "weights": weights,
-            "prompt": self._prompt(variant.prompt),
-            "decode": dump(variant.decode.decoding),
-            "heldout": self._data.fingerprints["heldout"],
-            "train": self._data.fingerprints["train"] if variant.prompt.reads_train else None,
-            "seed": seed if random else None,
-        }
-        return inputs | self._retrieval(variant, steps)
-
-    def _retrieval(self, variant: Variant, steps: dict[str, Named]) -> dict[str, Any]:
-        if variant.retrieve is None:
-            return {}
-        return {"index": steps["index"].name, "retrieve": variant.retrieve.settings()}
-
-    def _prompt(self, prompt: Prompt) -> dict[str, Any]:
-        return {**prompt.settings(), "embedder": self._embedder(prompt.embedder_plugin)}
-
-    def _embedder(self, embedder: Embedder | None) -> dict[str, Any] | None:
-        if embedder is None:
-            return None
-        key = digest(embedder.settings())
-        if key not in self._embedders:
-            self._embedders[key] = embedder.fingerprint()
-        return self._embedders[key]
-
-    def _attempt(self, inputs: dict[str, Any]) -> Named:
-        """The newest finished attempt, the first one where none is, or the next one where errors are to be retried."""
-        number = 0
-        while self._outcome(inputs, number + 1) is not None:
-            number += 1
-        outcome = self._outcome(inputs, number)
-        if self._retry and outcome is not None and outcome["failed"]:
-            number += 1
-        return _name("predict", inputs | {"attempt": number})
-
-    def _outcome(self, inputs: dict[str, Any], attempt: int) -> dict[str, Any] | None:
-        return self._store.step(_name("predict", inputs | {"attempt": attempt}).name).outcome
-
-    def _score(self, metric: Metric, predict: Named) -> dict[str, Any]:
-        settings = {key: value for key, value in metric.settings().items() if key != "primary"}
-        return {"metric": settings, "predict": predict.name}
-
-
-# -------------------------------------------------------------------------------------------------- doing the steps
-
 
 Kind = Literal["begin", "progress", "wait", "end", "failed"]
 
@@ -176,7 +43,17 @@ class Event:
 
 Watch = Callable[[Event], None]
 Progress = Callable[[int, int, Mapping[str, float]], None]
-Work = Callable[["PlannedRun", str, Step, Progress], dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A step in work: the run that asked for it, its role there, its folder with the open lock, and whom to tell."""
+
+    run: PlannedRun
+    role: str
+    step: Step
+    lock: Lock
+    progress: Progress
 
 
 class Pipeline:
@@ -199,11 +76,10 @@ class Pipeline:
 
     def do(self, run: PlannedRun) -> None:
         """Do what is missing of a run's steps."""
-        work = {"index": self._index, "train": self._train, "predict": self._predict, "score": self._score}
         for role, named in run.steps.items():
-            self._once(run, role, named, {**work, "latency": self._latency}[role.partition(".")[0]])
+            self._once(run, role, named)
 
-    def _once(self, run: PlannedRun, role: str, named: Named, work: Work) -> None:
+    def _once(self, run: PlannedRun, role: str, named: Named) -> None:
         step = self._store.step(named.name)
         if step.outcome is not None:
             return
@@ -211,31 +87,49 @@ class Pipeline:
         def tell(kind: Kind, done: int = 0, total: int = 0, figures: Mapping[str, float] | None = None) -> None:
             self._watch(Event(kind, run.variant.name, run.seed, role, done, total, figures or {}))
 
-        with step.lock(lambda: tell("wait")):
+        def progress(done: int, total: int, figures: Mapping[str, float]) -> None:
+            tell("progress", done, total, figures)
+
+        with step.lock(lambda: tell("wait")) as lock:
             if step.outcome is not None:  # Another process has done it meanwhile.
                 return
             tell("begin")
             step.start(named.inputs)
-            outcome = work(run, role, step, lambda done, total, figures: tell("progress", done, total, figures))
+            outcome = self._work(Task(run, role, step, lock, progress))
             step.complete({**outcome, "provenance": provenance()})
             tell("end")
 
     # ---------------------------------------------------------------------------------------------------- the steps
 
-    def _index(self, run: PlannedRun, role: str, step: Step, progress: Progress) -> dict[str, Any]:
-        retriever = _retriever(run)
-        out = _folder(step.path / "index")
+    def _work(self, task: Task) -> dict[str, Any]:
+        match task.role.partition(".")[0]:
+            case "index":
+                return self._index(task)
+            case "train":
+                return self._train(task)
+            case "predict":
+                return self._predict(task)
+            case "score":
+                return self._score(task)
+            case _:
+                return self._latency(task)
+
+    def _index(self, task: Task) -> dict[str, Any]:
+        retriever = task.run.variant.retrieve
+        assert retriever is not None
+        out = _folder(task.step.path / "index")
         embedding = self._embedding(retriever.embedder_plugin)
-        with Meter(step.work / "meter.json") as meter:
+        with _meter(task) as meter:
             retriever.build(self._data.documents, out, embedding)
         return {**meter.figures(), "bytes": _bytes(out)}
 
-    def _train(self, run: PlannedRun, role: str, step: Step, progress: Progress) -> dict[str, Any]:
-        number = int(role.partition(".")[2])
+    def _train(self, task: Task) -> dict[str, Any]:
+        run, step, number = task.run, task.step, int(task.role.partition(".")[2])
         method = run.variant.train[number]
         rows, out = _folder(step.work / "rows"), _folder(step.path / "artifact")
         context = self._context(run, retrieves=method.context == "retrieved")
-        with Meter(step.work / "meter.json") as meter:
+        with _meter(task) as meter:
+            context.prepare(self._data.dev)
             if context.retrieves:
                 for example in self._data.train:
                     context.train_on(example, method)
@@ -250,14 +144,15 @@ class Pipeline:
                 work=step.work,
                 seed=run.seed,
             )
-            trained, peak = fit.run(method, job, step.work, progress)
+            trained, peak = fit.run(method, job, step.work, task.progress, task.lock.handle)
         # The peak is the child's alone: what this process holds for other steps has no part in the training.
         figures = meter.figures() | {"peak_memory_bytes": peak}
         return {**figures, **asdict(trained), "bytes": _bytes(out), "device": self._device()}
 
-    def _predict(self, run: PlannedRun, role: str, step: Step, progress: Progress) -> dict[str, Any]:
-        inputs = run.steps[role].inputs
-        kept = self._good_answers(inputs)
+    def _predict(self, task: Task) -> dict[str, Any]:
+        run, step = task.run, task.step
+        before = self._attempt_before(run.steps[task.role].inputs)
+        kept = _good_answers(before)
         examples = [example for example in self._data.heldout if example.id not in kept]
         session, context = self._opened(run), self._context(run)
         done = step.recovered()
@@ -267,56 +162,59 @@ class Pipeline:
             nonlocal count
             answers.append(batch)
             count += len(batch)
-            progress(count, len(examples), {"output tokens": sum(prediction.output_tokens for prediction in batch)})
+            tokens = sum(prediction.output_tokens for prediction in batch)
+            task.progress(count, len(examples), {"output tokens": tokens})
 
-        with step.answers() as answers, Meter(step.work / "meter.json") as meter:
-            if context.retrieves:
-                context.retrieve(examples)
+        with step.answers() as answers, _meter(task) as meter:
+            context.prepare(examples)
             answer(examples, run.variant.prompt, context, session, seed=run.seed, done=done, save=save)
         found = kept | {prediction.id: prediction for batch in step.recovered() for prediction in batch}
         predictions = [found[example.id] for example in self._data.heldout]
         step.write_predictions(predictions)
+        # The answers kept from the attempt before had their cost too.
+        spent = (before.outcome if before else None) or {"seconds": 0.0, "peak_memory_bytes": 0}
         return {
-            **meter.figures(),
+            "seconds": meter.seconds + spent["seconds"],
+            "peak_memory_bytes": max(meter.peak, spent["peak_memory_bytes"]),
             "n": len(predictions),
             "failed": sum(prediction.error is not None for prediction in predictions),
-            "answered_again": len(examples) if inputs["attempt"] else 0,
+            "answered_again": spent.get("answered_again") or (len(examples) if before else 0),
             "input_tokens": sum(prediction.input_tokens for prediction in predictions),
             "output_tokens": sum(prediction.output_tokens for prediction in predictions),
             "device": self._device(),
         }
 
-    def _good_answers(self, inputs: dict[str, Any]) -> dict[str, Prediction]:
-        """What the attempt before this one answered without an error."""
+    def _attempt_before(self, inputs: dict[str, Any]) -> Step | None:
         if not inputs["attempt"]:
-            return {}
-        before = self._store.step(_name("predict", inputs | {"attempt": inputs["attempt"] - 1}).name)
-        return {prediction.id: prediction for prediction in before.predictions() if prediction.error is None}
+            return None
+        return self._store.step(attempt(inputs, inputs["attempt"] - 1).name)
 
-    def _score(self, run: PlannedRun, role: str, step: Step, progress: Progress) -> dict[str, Any]:
-        metric = next(m for m in self._spec.metrics if m.name == role.partition(".")[2])
-        predictions = list(self._store.step(run.steps["predict"].name).predictions())
-        with Meter(step.work / "meter.json") as meter:
-            score, faults = _scored(metric, self._data.heldout, predictions)
-        step.write_score(score)
+    def _score(self, task: Task) -> dict[str, Any]:
+        metric = next(m for m in self._spec.metrics if m.name == task.role.partition(".")[2])
+        predictions = list(self._store.step(task.run.steps["predict"].name).predictions())
+        with _meter(task) as meter:
+            made, faults = score(metric, self._data.heldout, predictions)
+        task.step.write_score(made)
         return {**meter.figures(), "faults": faults}
 
-    def _latency(self, run: PlannedRun, role: str, step: Step, progress: Progress) -> dict[str, Any]:
+    def _latency(self, task: Task) -> dict[str, Any]:
         """Time single requests, from the question to the whole answer, retrieval included, one after another."""
+        run = task.run
         examples = list(self._data.heldout)
         random.Random(0).shuffle(examples)
         wanted = min(self._spec.latency.examples, len(examples))
         session, context = self._opened(run), self._context(run)
         seconds: list[float] = []
         # The first answer warms caches up and is not counted; it is to a question of its own where there is one.
-        for number, example in enumerate([examples[-1], *examples[:wanted]]):
-            answered: list[Prediction] = []
-            start = time.perf_counter()
-            answer([example], run.variant.prompt, context, session, seed=run.seed, save=answered.extend)
-            if number and answered[0].error is None:
-                seconds.append(time.perf_counter() - start)
-            progress(number, wanted, {})
-        return {"seconds_each": seconds, "device": self._device()}
+        with _meter(task) as meter:
+            for number, example in enumerate([examples[-1], *examples[:wanted]]):
+                answered: list[Prediction] = []
+                start = time.perf_counter()
+                answer([example], run.variant.prompt, context, session, seed=run.seed, save=answered.extend)
+                if number and answered[0].error is None:
+                    seconds.append(time.perf_counter() - start)
+                task.progress(number, wanted, {})
+        return {**meter.figures(), "seconds_each": seconds, "device": self._device()}
 
     # ------------------------------------------------------------------------------------------- what the steps need
 
@@ -360,62 +258,27 @@ class Pipeline:
     def _embedding(self, embedder: Embedder | None) -> Embedding | None:
         if embedder is None:
             return None
-        key = digest(embedder.settings())
+        key = digest(embedder.table())
         if key not in self._embeddings:
             self._embeddings[key] = embedder.open()
         return self._embeddings[key]
 
     def _forget_embedders(self, used: Sequence[Embedder | None]) -> None:
         """Close what this step does not use, so that its memory is its own whatever ran before it."""
-        keys = {digest(embedder.settings()) for embedder in used if embedder is not None}
+        keys = {digest(embedder.table()) for embedder in used if embedder is not None}
         self._embeddings = {key: value for key, value in self._embeddings.items() if key in keys}
 
     def _device(self) -> str:
         return f"{self._base().device} {self._base().dtype}" if self._session else ""
 
 
-def _retriever(run: PlannedRun) -> Retriever:
-    assert run.variant.retrieve is not None
-    return run.variant.retrieve
+def _meter(task: Task) -> Meter:
+    return Meter(task.step.work / "meter.json")
 
 
-def _scored(metric: Metric, examples: Sequence[Example], predictions: Sequence[Prediction]) -> tuple[Score, list[str]]:
-    """Measure every example. One that failed, or on which the metric itself fails, counts at the metric's floor
-    and as an error: it never leaves the denominator."""
-    statistics: list[tuple[float, ...] | None] = []
-    faults, errors = [], 0
-    for example, prediction in zip(examples, predictions, strict=True):
-        try:
-            # What a metric does not speak of, it does not speak of for any answer.
-            value = metric.measure(example, prediction)
-        except Exception as error:  # A metric is a plug-in: its fault on one example is shown beside the score.
-            faults.append(f"{metric.name} failed on example {example.id}: {type(error).__name__}: {error}")
-            value = metric.floor
-            errors += 1
-        else:
-            if prediction.error is not None and value is not None:
-                value = metric.floor
-                errors += 1
-        statistics.append(value if value is None or isinstance(value, tuple) else (float(value),))
-    score = Score(
-        name=metric.name,
-        signature=_signature(metric),
-        direction=metric.direction,
-        unit=metric.unit,
-        floor=metric.floor,
-        ceiling=metric.ceiling,
-        reducer=metric.reducer,
-        ids=tuple(example.id for example in examples),
-        statistics=tuple(statistics),
-        errors=errors,
-    )
-    return score, faults
-
-
-def _signature(metric: Metric) -> str:
-    """The metric's settings in one line, as sacrebleu's signatures: two scores with the same one can be compared."""
-    settings = {key: value for key, value in metric.settings().items() if key not in ("kind", "primary")}
-    return "|".join([metric.kind, *(f"{key}:{json.dumps(value)}" for key, value in sorted(settings.items()))])
+def _good_answers(step: Step | None) -> dict[str, Prediction]:
+    predictions = step.predictions() if step else ()
+    return {prediction.id: prediction for prediction in predictions if prediction.error is None}
 
 
 def _write_rows(file: Path, examples: Sequence[Example], prompt: Prompt, context: Asking) -> None:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny
 from pydantic_core import PydanticCustomError
@@ -50,7 +50,7 @@ class Plugin(BaseModel):
         return kind_of(type(self))
 
     def settings(self, *, built: bool = False) -> dict[str, Any]:
-        """Return kind, version and every field as JSON-able values: what a step's name is made of.
+        """Return kind, version and every field as JSON-able values.
 
         With `built`, the fields in `query_only` are left out. A user's own plug-in adds the digest of its source.
         """
@@ -59,6 +59,14 @@ class Plugin(BaseModel):
             values["source"] = hashlib.sha256(_source(type(self)).encode()).hexdigest()
         left_out = self.query_only if built else frozenset()
         return values | self._fields(lambda plugin: plugin.settings(built=built), left_out)
+
+    def identity(self, *, built: bool = False) -> dict[str, Any]:
+        """Return the settings as a step's name is made of them: each path is replaced by the digest of what lies there,
+        so that moving a file changes no name, and changing it does."""
+        values = self.settings(built=built) | self._fields(lambda plugin: plugin.identity(built=built), frozenset())
+        contents = {name: _content(getattr(self, name)) for name in _path_fields(type(self))}
+        left_out = self.query_only if built else frozenset()
+        return {name: value for name, value in (values | contents).items() if name not in left_out}
 
     def table(self) -> dict[str, Any]:
         """Return kind and every field as a spec would write them: `find(family, kind).model_validate` of the rest
@@ -80,6 +88,28 @@ def _plain(value: object, inner: Callable[[Plugin], dict[str, Any]]) -> Any:
     if isinstance(value, Mapping):
         return {key: _plain(item, inner) for key, item in value.items()}
     return str(value) if isinstance(value, Path) else value
+
+
+@cache
+def _path_fields(cls: type[Plugin]) -> frozenset[str]:
+    """The fields that name files or folders."""
+
+    def is_path(annotation: Any) -> bool:
+        return annotation is Path or isinstance(annotation, Local) or any(map(is_path, get_args(annotation)))
+
+    fields = cls.model_fields.items()
+    return frozenset(name for name, field in fields if any(map(is_path, (*field.metadata, field.annotation))))
+
+
+def _content(value: Any) -> Any:
+    """The digest of what lies at a path; a name that is no path stays as it is."""
+    if isinstance(value, tuple | list):
+        return [_content(item) for item in value]
+    if not isinstance(value, str | Path) or not Path(value).is_absolute():
+        return value
+    from harness import models
+
+    return models.content(Path(value))
 
 
 def _source(cls: type) -> str:
@@ -109,10 +139,14 @@ def _entry_points(family: str) -> Mapping[str, Any]:
 @cache
 def available(family: str) -> tuple[str, ...]:
     """Return the kinds of `family`, sorted, without importing any of them."""
+    return tuple(sorted(_built_in(family) | set(_entry_points(family))))
+
+
+@cache
+def _built_in(family: str) -> frozenset[str]:
     package = importlib.import_module(f"harness.{family}")
-    separator = BASES[family].separator
     stems = (info.name for info in pkgutil.iter_modules(package.__path__) if not info.name.startswith("_"))
-    return tuple(sorted({stem.replace("_", separator) for stem in stems} | set(_entry_points(family))))
+    return frozenset(stem.replace("_", BASES[family].separator) for stem in stems)
 
 
 def find(family: str, kind: str) -> type[Plugin]:
@@ -131,15 +165,14 @@ def find(family: str, kind: str) -> type[Plugin]:
             raise LookupError(f"cannot load {kind!r}: {error}. {hint}") from error
         except Exception as error:  # a user's own file: whatever it raises while it loads is theirs to mend
             raise LookupError(f"cannot load {kind!r}: {type(error).__name__}: {error}") from error
-    elif kind in _entry_points(family):
-        found = _entry_points(family)[kind].load()
-    else:
-        stem = kind.replace("-", "_")
-        if kind.replace("_", base.separator).replace("-", base.separator) not in available(family):
-            raise LookupError(f"unknown kind {kind!r} for {family}.{did_you_mean(kind, available(family))}")
-        module = importlib.import_module(f"harness.{family}.{stem}")
+    elif kind.replace("_", base.separator).replace("-", base.separator) in _built_in(family):
+        module = importlib.import_module(f"harness.{family}.{kind.replace('-', '_')}")
         classes = (value for value in vars(module).values() if inspect.isclass(value))
         found = [cls for cls in classes if cls.__module__ == module.__name__ and issubclass(cls, base)][-1]
+    elif kind in _entry_points(family):  # asked last: reading what is installed takes longer than all the rest
+        found = _entry_points(family)[kind].load()
+    else:
+        raise LookupError(f"unknown kind {kind!r} for {family}.{did_you_mean(kind, available(family))}")
     if not (inspect.isclass(found) and issubclass(found, base)):
         wanted = f"harness.plugins.{base.__name__}"
         raise LookupError(f"{kind!r} is no plug-in of {family}: it must be a class derived from {wanted}")
@@ -204,8 +237,8 @@ class Local:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """Which requests are answered together. `batches` hold indices into the requests that were planned, in the order
-    in which they run; `prefix` are the token ids that all of them start with, computed once; `settings` is all that
-    can change an answer besides weights and requests (token budget, padding, cache kind) and goes into the step's name.
+    in which they run; `prefix` are the token ids that all of them start with, computed once; `settings` tells how the plan
+    was made (token budget, padding, cache kind).
     """
 
     batches: tuple[tuple[int, ...], ...]
@@ -257,6 +290,11 @@ class Backend(Plugin):
     def fingerprint(self) -> dict[str, Any]:
         """What identifies the weights, tokenizer, template and numeric settings (dtype as it will be used), cheaply:
         no torch. It goes into the names of steps. Raises ModelError where the model cannot be found."""
+
+    def batching(self) -> dict[str, Any]:
+        """The settings that decide which requests are answered together, where that can change an answer's digits: they
+        go into the names of answering steps only."""
+        return {}
 
     @abstractmethod
     def open(self) -> Session:

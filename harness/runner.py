@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from types import FrameType
 
-from harness import data, measure, pipeline
+from harness import data, measure, pipeline, plan
 from harness.data import Dataset
 from harness.errors import HarnessError, UsageError, did_you_mean
-from harness.pipeline import Event, Pipeline, PlannedRun, Watch
+from harness.pipeline import Event, Pipeline, Watch
+from harness.plan import PlannedRun
 from harness.records import Run
 from harness.spec import Spec
 from harness.store import Snapshot, Store
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +41,7 @@ def prepare(
         if name not in names:
             raise UsageError(f"--only {name}: no such variant.{did_you_mean(name, names)}")
     dataset = data.load(spec.data)
-    return dataset, pipeline.plan(spec, dataset, store, retry_errors=retry_errors)
+    return dataset, plan.plan(spec, dataset, store, retry_errors=retry_errors)
 
 
 def begin(spec: Spec, store: Store, dataset: Dataset, planned: Sequence[PlannedRun]) -> Snapshot:
@@ -72,16 +71,25 @@ def run(
     worker = Pipeline(spec, dataset, store, watch)
     try:
         for planned_run, saved in zip(planned, snapshot.runs(), strict=True):
-            if saved.status == "complete" or (only and planned_run.variant.name not in only):
+            if only and planned_run.variant.name not in only:
+                continue
+            if saved.status == "complete" and _is_whole(planned_run, store):
                 continue
             did += 1
             record, fault = _do(planned_run, _record(spec, planned_run, dataset), worker, store, watch)
+            if record.error is not None:
+                record = replace(record, error=_without_places(record.error, spec, store))
             snapshot.save_run(record)
             faults += [fault] if fault else []
     finally:
         worker.close()
     ended = all(run.status in ("complete", "failed") for run in snapshot.runs())
     return Outcome(did, ended, tuple(faults))
+
+
+def _is_whole(run: PlannedRun, store: Store) -> bool:
+    """Whether the store holds every step of a run: one that was damaged may have been deleted."""
+    return all(store.step(named.name).outcome is not None for named in run.steps.values())
 
 
 def _record(spec: Spec, run: PlannedRun, dataset: Dataset) -> Run:
@@ -116,13 +124,24 @@ def _do(run: PlannedRun, record: Run, worker: Pipeline, store: Store, watch: Wat
     return replace(record, ended=_now()), fault
 
 
+def _without_places(text: str, spec: Spec, store: Store) -> str:
+    """An error as it is kept: results are shown to others, and where they lay on this machine is none of theirs."""
+    places = {store.root.resolve(): "RESULTS", spec.file.resolve().parent: ".", Path.home(): "~"}
+    for place, shown in places.items():
+        text = text.replace(f"{place}/", f"{shown}/").replace(str(place), shown)
+    return text
+
+
 def _all_failed(run: PlannedRun, store: Store) -> str | None:
     """Why a run has no answer at all: the error of its first example."""
     step = store.step(run.steps["predict"].name)
     outcome = step.outcome or {}
     if outcome["failed"] < outcome["n"]:
         return None
-    return f"not one of {outcome['n']} examples was answered; the first: {step.prediction(0).error}"
+    return (
+        f"not one of {outcome['n']} examples was answered; the first: {step.prediction(0).error}. "
+        "`harness run --retry-errors` asks them again."
+    )
 
 
 def _notes(run: PlannedRun, store: Store) -> tuple[str, ...]:
@@ -131,7 +150,7 @@ def _notes(run: PlannedRun, store: Store) -> tuple[str, ...]:
         outcome = store.step(named.name).outcome or {}
         notes += outcome.get("faults", [])
         if outcome.get("answered_again"):
-            notes.append(f"{outcome['answered_again']} failed examples were answered again (--retry-errors)")
+            notes.append(f"failed examples that were answered again (--retry-errors): {outcome['answered_again']}")
         if role == "predict" and outcome["failed"]:
             notes.append(f"{outcome['failed']} of {outcome['n']} examples have no answer and count as wrong")
         notes += outcome.get("details", {}).get("notes", [])
@@ -143,23 +162,26 @@ def _now() -> str:
 
 
 @contextmanager
-def stop_gently(tell: Callable[[], None]) -> Iterator[Callable[[], None]]:
+def stop_gently(tell: Callable[[], None]) -> Iterator[Watch]:
     """Make the first Ctrl-C wait for the batch in work, and the second stop at once.
 
-    Gives a function that raises KeyboardInterrupt once Ctrl-C was pressed: a watcher calls it after each batch, when
-    all is saved. `tell` is called at the first Ctrl-C.
+    Gives a watcher that raises KeyboardInterrupt at the first event after Ctrl-C, when all is saved. While the run
+    waits for another process there is nothing to save, and the first one stops it. `tell` is called at the first.
     """
-    pressed = False
+    pressed = waiting = False
 
     def press(signum: int, frame: FrameType | None) -> None:
         nonlocal pressed
-        if pressed:
+        if pressed or waiting:
             raise KeyboardInterrupt
         pressed = True
-        tell()
+        with suppress(RuntimeError):  # The stream may be in the midst of a write.
+            tell()
 
-    def check() -> None:
-        if pressed:
+    def check(event: Event) -> None:
+        nonlocal waiting
+        waiting = event.kind == "wait"
+        if pressed and event.kind != "failed":
             raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGINT, press)

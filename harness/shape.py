@@ -16,7 +16,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from harness.errors import Fault, did_you_mean
-from harness.layers import fault, missing, with_variables
+from harness.layers import fault, missing, there, with_variables
 from harness.plugins import Family, Local, Plugin, find
 from harness.toml_lines import Node
 
@@ -113,20 +113,13 @@ def _resolved(node: Node, slot: Local, faults: list[Fault]) -> Node:
     if text.startswith("hf:"):
         return replace(node, value=text)
     path = node.place.folder.absolute() / Path(text).expanduser()
-    there = _exists(path)
-    if slot.or_name and not there and not text.startswith((".", "/", "~")) and "${" not in str(node.value):
+    absent = not there(path)
+    if slot.or_name and absent and not text.startswith((".", "/", "~")) and "${" not in str(node.value):
         return node
-    if not there:
+    if absent:
         faults.append(fault(node, missing(path)))
         return node
     return replace(node, value=str(path.resolve()))
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except (OSError, ValueError):  # too long for a name, or not one at all
-        return False
 
 
 # --------------------------------------------------------------------------------------------------------- explain

@@ -11,7 +11,7 @@ from harness.records import Example, Run, dump
 from harness.store import Snapshot, Store
 
 
-def runs(snapshot: Snapshot, store: Store, variant: str | None, seed: int | None) -> list[Run]:
+def runs(snapshot: Snapshot, variant: str | None, seed: int | None) -> list[Run]:
     """Return the runs asked for. Raises StoreError, with what there is, where there is none."""
     every = snapshot.runs()
     names = list(dict.fromkeys(run.variant for run in every))
@@ -76,7 +76,8 @@ def example_text(shown: dict[str, Any]) -> str:
     prediction = shown["prediction"]
     lines = [f"{shown['variant']} (seed {shown['seed']})", *_answer_lines(shown)]
     for passage in prediction["passages"]:
-        lines += ["", f"passage {passage['rank']}, {passage['id']}, {passage['score']:.3f}:", passage["text"]]
+        score = "" if passage["score"] is None else f", {passage['score']:.3f}"
+        lines += ["", f"passage {passage['rank']}, {passage['id']}{score}:", passage["text"]]
     for number, call in enumerate(prediction["calls"], start=1):
         reply = call["reply"]
         lines += ["", f"call {number}: {reply['input_tokens']} tokens in, {reply['output_tokens']} out"]

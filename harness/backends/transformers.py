@@ -13,14 +13,14 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from harness import models
 from harness.devices import pick_device, pick_dtype
 from harness.errors import ModelError
-from harness.plugins import Backend, Plan, Session
+from harness.plugins import Backend, Local, Plan, Session
 from harness.records import Message, Reply, Request, digest
 
 CACHE_BYTES = 2 << 30
@@ -35,7 +35,7 @@ class Transformers(Backend):
 
     trainable: ClassVar[bool] = True
 
-    id: str
+    id: Annotated[str, Local(or_name=True)]
     """A built-in name (`harness models`), a folder, a GGUF file, or a Hub id."""
     revision: str | None = None
     """Branch, tag or commit of a Hub id."""
@@ -47,7 +47,7 @@ class Transformers(Backend):
     """Tokens that the prompts and answers of a batch may have together, padding included."""
     max_batch: int = Field(64, ge=1)
     """Answers that are generated together at most."""
-    chat_template: str | None = None
+    chat_template: Annotated[str, Local(or_name=True)] | None = None
     """A Jinja chat template, or the path of a file that holds one, instead of the model's own."""
     trust_remote_code: bool = False
     """Whether code that comes with the model may run."""
@@ -60,6 +60,9 @@ class Transformers(Backend):
             "dtype": pick_dtype(self.dtype, self.device),
             "template": "model" if template is None else hashlib.sha256(template.encode()).hexdigest(),
         }
+
+    def batching(self) -> dict[str, Any]:
+        return {"batch_tokens": self.batch_tokens, "max_batch": self.max_batch}
 
     def open(self) -> Session:
         return TransformersSession(self)
@@ -105,7 +108,7 @@ class TransformersSession(Session):
         from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM
         from transformers.utils import logging
 
-        from harness.backends import _attention
+        from harness.backends import _attention, _decoding
 
         bars = logging.is_progress_bar_enabled()
         logging.disable_progress_bar()
@@ -125,7 +128,10 @@ class TransformersSession(Session):
                 local_files_only=True,
                 trust_remote_code=self.backend.trust_remote_code,
             )
-            return model.to(self.device).eval().requires_grad_(False)
+            model = model.to(self.device).eval().requires_grad_(False)
+            if fast:
+                _decoding.lay_out(model)
+            return model
         except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise ModelError(f"model {path} cannot be loaded: {reason}") from error
@@ -260,7 +266,11 @@ class TransformersSession(Session):
             sizes.append((length, index, self._rows(request), self._limit(request, len(prefix) + length)))
         budget = self._budget()
         batches = _cut(sorted(sizes, reverse=True), budget, self.backend.max_batch)
-        settings = {"engine": "slots" if self._fast else "plain", "batch_tokens": budget, "max_batch": self.backend.max_batch}
+        settings = {
+            "engine": "slots" if self._fast else "plain",
+            "batch_tokens": budget,
+            "max_batch": self.backend.max_batch,
+        }
         return Plan(batches=batches, prefix=prefix, settings=settings)
 
     def _shared(self, prompts: Sequence[Sequence[int]]) -> tuple[int, ...]:
@@ -279,7 +289,9 @@ class TransformersSession(Session):
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         number = 4 if self.dtype == "float32" else 2
-        return min(self.backend.batch_tokens, max(1024, CACHE_BYTES // (2 * config.num_hidden_layers * heads * width * number)))
+        return min(
+            self.backend.batch_tokens, max(1024, CACHE_BYTES // (2 * config.num_hidden_layers * heads * width * number))
+        )
 
     def _rows(self, request: Request) -> int:
         return request.n if request.decoding.temperature > 0 else 1
@@ -305,8 +317,11 @@ class TransformersSession(Session):
                 rows.append((index, self._row(request, prompt, len(prefix), sample, seed)))
         with self._torch.inference_mode():
             shared = self._prefix(plan.prefix) if prefix and rows else None
-            for part in _cut([(len(row.prompt), place, 1, row.limit) for place, (_, row) in enumerate(rows)],
-                             plan.settings["batch_tokens"], plan.settings["max_batch"]):
+            for part in _cut(
+                [(len(row.prompt), place, 1, row.limit) for place, (_, row) in enumerate(rows)],
+                plan.settings["batch_tokens"],
+                plan.settings["max_batch"],
+            ):
                 _decoding.decode(self._engine, [rows[place][1] for place in part], shared, self._ends)
         share = (time.perf_counter() - begun) / max(1, len(requests))
         answered: list[list[_decoding.Row]] = [[] for _ in requests]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
 from harness import models
 from harness.errors import ModelError
-from harness.plugins import Embedder, Embedding
+from harness.plugins import Embedder, Embedding, Local, Local
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class SentenceTransformers(Embedder):
-    id: str = "all-minilm-l6-v2"
+    id: Annotated[str, Local(or_name=True)] = "all-minilm-l6-v2"
     """A built-in name, a local folder, or a Hub id."""
     query_prefix: str = ""
     """What stands before a question, for models that were trained so ("query: ")."""
@@ -34,16 +35,21 @@ class SentenceTransformers(Embedder):
 
 class _Loaded(Embedding):
     def __init__(self, settings: SentenceTransformers) -> None:
-        from sentence_transformers import SentenceTransformer
-
+        try:
+            from sentence_transformers import SentenceTransformer
+        except ImportError as error:
+            raise ModelError("embeddings need sentence-transformers: `pip install 'harness[retrieve]'`") from error
         folder = models.resolve(settings.id)
         try:
-            self._model = SentenceTransformer(str(folder), local_files_only=True, trust_remote_code=False)
+            with _without_progress_bars():
+                self._model = SentenceTransformer(str(folder), local_files_only=True, trust_remote_code=False)
         except (OSError, ValueError) as error:
             raise ModelError(f"{settings.id!r} cannot be loaded as a sentence-transformers model: {error}") from error
         self._settings = settings
         self.dimension = int(self._model.get_embedding_dimension() or 0)
-        self.max_tokens = int(self._model.max_seq_length or 512)
+        # `count` leaves out the marks around a text and the prefix, so they come off the window.
+        window = int(self._model.max_seq_length or 512) - self._model.tokenizer.num_special_tokens_to_add()
+        self.max_tokens = window - self.count(settings.document_prefix)
 
     def embed(self, texts: Sequence[str], *, role: Literal["query", "document"]) -> npt.NDArray[np.float32]:
         import numpy as np
@@ -59,5 +65,17 @@ class _Loaded(Embedding):
         return vectors.astype(np.float32, copy=False).reshape(len(texts), self.dimension)
 
     def count(self, text: str) -> int:
-        # Without the two marks that the model adds around every text.
         return len(self._model.tokenizer.encode(text, add_special_tokens=False, truncation=False, verbose=False))
+
+
+@contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

@@ -14,7 +14,8 @@ class TokenF1(Metric):
     """F1 of the bags of words after SQuAD's folding, the best over the accepted answers.
 
     Source: the SQuAD evaluation scripts (Rajpurkar et al. 2016, 2018). They differ where a side has no word left:
-    v1.1 gives 0 even when both are empty, v2.0 gives 1 for two empty sides and 0 for one.
+    v1.1 gives 0 even when both are empty; v2.0 gives 1 for two empty sides and 0 for one, and an accepted answer of
+    which nothing is left counts only where there is no other.
     """
 
     rules: Literal["v1.1", "v2.0"] = "v1.1"
@@ -22,12 +23,15 @@ class TokenF1(Metric):
 
     def measure(self, example: Example, prediction: Prediction) -> float:
         answer = squad(prediction.text or "").split()
-        return max((self._f1(answer, squad(target).split()) for target in example.targets), default=0.0)
+        targets = [squad(target).split() for target in example.targets]
+        if self.rules == "v2.0":
+            targets = [target for target in targets if target] or [[]]
+        return max((self._f1(answer, target) for target in targets), default=0.0)
 
     def _f1(self, answer: list[str], target: list[str]) -> float:
-        if self.rules == "v2.0" and (not answer or not target):
+        if self.rules == "v2.0" and not (answer and target):
             return float(answer == target)
-        shared = sum((Counter(answer) & Counter(target)).values())
+        shared = (Counter(answer) & Counter(target)).total()
         if shared == 0:
             return 0.0
         precision, recall = shared / len(answer), shared / len(target)

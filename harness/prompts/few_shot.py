@@ -1,4 +1,6 @@
-"""Show worked examples of the train split before the question (Brown et al. 2020, arXiv 2005.14165), as turns of the chat.
+"""Show worked examples of the train split before the question, as turns of the chat.
+
+Source: Brown et al. 2020, arXiv 2005.14165.
 
 With retrieval each shot carries its own retrieved passages. Shots that do not fit are left out, the worst first: the
 question and its passages always stay whole.
@@ -10,6 +12,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from harness.errors import DataError
 from harness.plugins import Context, Embedder, Family, Select
 from harness.prompts.zero_shot import ZeroShot
 from harness.records import Example, Message
@@ -21,12 +24,13 @@ class FewShot(ZeroShot):
     select: Select = "first"
     """Which ones: the first of the train split, random ones (one draw a seed), or the most similar to the question."""
     shot_passages: int | None = Field(None, ge=0)
-    """How many of its own passages each shot carries, where the variant retrieves; by default as many as the question."""
+    """How many of its own passages each shot carries where the variant retrieves; by default all of them."""
     max_prompt_tokens: int | None = Field(None, ge=1)
-    """Shots are left out until the prompt is within this many tokens; by default the model's context less the answer."""
+    """Shots are left out until the prompt has this many tokens at most; by default the model's context less the
+    answer."""
     embedder: Annotated[Embedder, Family("embedders", "sentence-transformers")] = Field(
         {"kind": "sentence-transformers"}, validate_default=True
-    )  # type: ignore[assignment]
+    )
     """What `select = "similar"` measures likeness with."""
 
     @property
@@ -55,4 +59,6 @@ class FewShot(ZeroShot):
 
     def _turns(self, shot: Example, context: Context) -> tuple[Message, Message]:
         passages = context.passages(shot)[: self.shot_passages] if context.retrieves else ()
+        if not shot.targets:
+            raise DataError(f"train example {shot.id!r} has no target to show as a shot: few-shot needs data.target")
         return self.user(shot.input, passages, context.retrieves), Message("assistant", shot.targets[0])

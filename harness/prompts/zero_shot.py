@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from pydantic import field_validator
+from pydantic import ValidationInfo, field_validator
 
 from harness.plugins import Context, Prompt
 from harness.records import Example, Message, Passage
+
+_HOLDS = {"template": ["{input}"], "context_template": ["{passages}", "{input}"], "passage_template": ["{text}"]}
 
 
 class ZeroShot(Prompt):
@@ -21,11 +23,12 @@ class ZeroShot(Prompt):
     passage_template: str = "[{document}] {text}"
     """One passage: `{document}` is its document's id, `{text}` its text."""
 
-    @field_validator("template", "context_template")
+    @field_validator("template", "context_template", "passage_template")
     @classmethod
-    def _holds_the_question(cls, value: str) -> str:
-        if "{input}" not in value:
-            raise ValueError("the template must hold {input}, where the question goes")
+    def _holds_what_it_is_for(cls, value: str, info: ValidationInfo) -> str:
+        for name in _HOLDS[str(info.field_name)]:
+            if name not in value:
+                raise ValueError(f"the template must hold {name}, or it would never be shown")
         return value
 
     def user(self, text: str, passages: Sequence[Passage], retrieves: bool) -> Message:

@@ -1,0 +1,151 @@
+"""What each variant needs done: its steps, by name.
+
+A step is named by the digest of all that can change its outcome, so that the same name is the same outcome: it is done
+once, whoever asks for it. `plan` names every step of a spec without loading a model; `pipeline.py` does them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness import models
+from harness.data import Dataset
+from harness.plugins import Embedder, Metric, Prompt, Retriever
+from harness.records import digest, dump
+from harness.spec import Spec, Variant
+from harness.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """One step to be done: its folder's name and what that name is the digest of."""
+
+    name: str
+    inputs: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRun:
+    """One variant with one seed, and the steps it needs, by role, in the order in which they are done."""
+
+    variant: Variant
+    seed: int
+    steps: dict[str, Named] = field(default_factory=dict)
+
+
+def attempt(inputs: dict[str, Any], number: int) -> Named:
+    """Name the answering step of these inputs in its first attempt (0) or a later one (`retry_errors`)."""
+    return _name("predict", inputs | {"attempt": number})
+
+
+def _name(kind: str, inputs: dict[str, Any]) -> Named:
+    return Named(f"{kind}-{digest(inputs)}", inputs)
+
+
+def plan(spec: Spec, dataset: Dataset, store: Store, *, retry_errors: bool = False) -> list[PlannedRun]:
+    """Name the steps of every variant and seed. Cheap: files are digested once, no model is loaded.
+
+    With `retry_errors` a finished answering step that holds failed examples is followed by another attempt, a step of
+    its own that keeps the good answers. The newest finished attempt always stands for the run.
+    """
+    namer = _Namer(spec, dataset, store, retry_errors)
+    return [namer.run(variant, seed) for variant in spec.variants for seed in spec.seeds]
+
+
+class _Namer:
+    def __init__(self, spec: Spec, dataset: Dataset, store: Store, retry_errors: bool) -> None:
+        self._spec, self._data, self._store, self._retry = spec, dataset, store, retry_errors
+        self._model = spec.model.fingerprint()
+        self._embedders: dict[str, dict[str, Any]] = {}
+
+    def run(self, variant: Variant, seed: int) -> PlannedRun:
+        steps: dict[str, Named] = {}
+        if variant.retrieve is not None:
+            steps["index"] = self._index(variant.retrieve)
+        weights: str | None = models.fingerprint(Path(variant.adapter)) if variant.adapter else None
+        for number, method in enumerate(variant.train):
+            inputs = {
+                "model": self._model,
+                "method": _without(method.identity(), "name"),
+                "incoming": weights,
+                "train": self._data.fingerprints["train"],
+                "dev": self._data.fingerprints.get("dev"),
+                "prompt": self._prompt(variant.prompt),
+                "seed": seed,
+            }
+            if variant.prompt.reads_train:  # Shots are left out where they do not fit beside the answer.
+                inputs["max_tokens"] = variant.decode.max_tokens
+            if method.context == "retrieved":
+                inputs |= self._retrieval(variant, steps)
+            steps[f"train.{number}"] = _name("train", inputs)
+            weights = steps[f"train.{number}"].name
+        steps["predict"] = self._attempt(self._predict(variant, seed, steps, weights))
+        for metric in self._spec.metrics:
+            if not metric.needs_passages or variant.retrieve is not None:
+                steps[f"score.{metric.name}"] = _name("score", self._score(metric, steps["predict"]))
+        if self._spec.latency.examples:
+            asked = {"predict": steps["predict"].inputs | {"attempt": 0}, "examples": self._spec.latency.examples}
+            steps["latency"] = _name("latency", asked)
+        return PlannedRun(variant, seed, steps)
+
+    def _index(self, retriever: Retriever) -> Named:
+        return _name(
+            "index",
+            {
+                "retriever": retriever.identity(built=True),
+                "embedder": self._embedder(retriever.embedder_plugin),
+                "documents": self._data.fingerprints["documents"],
+            },
+        )
+
+    def _predict(self, variant: Variant, seed: int, steps: dict[str, Named], weights: str | None) -> dict[str, Any]:
+        random = variant.prompt.random or variant.decode.temperature > 0
+        inputs = {
+            "model": self._model,
+            "batching": self._spec.model.batching(),
+            "weights": weights,
+            "prompt": self._prompt(variant.prompt),
+            "decode": dump(variant.decode.decoding),
+            "heldout": self._data.fingerprints["heldout"],
+            "train": self._data.fingerprints["train"] if variant.prompt.reads_train else None,
+            "seed": seed if random else None,
+        }
+        return inputs | self._retrieval(variant, steps)
+
+    def _retrieval(self, variant: Variant, steps: dict[str, Named]) -> dict[str, Any]:
+        if variant.retrieve is None:
+            return {}
+        return {"index": steps["index"].name, "retrieve": variant.retrieve.identity()}
+
+    def _prompt(self, prompt: Prompt) -> dict[str, Any]:
+        return {**prompt.identity(), "embedder": self._embedder(prompt.embedder_plugin)}
+
+    def _embedder(self, embedder: Embedder | None) -> dict[str, Any] | None:
+        if embedder is None:
+            return None
+        key = digest(embedder.table())
+        if key not in self._embedders:
+            self._embedders[key] = embedder.fingerprint()
+        return self._embedders[key]
+
+    def _attempt(self, inputs: dict[str, Any]) -> Named:
+        """The newest finished attempt, the first one where none is, or the next one where errors are to be retried."""
+        number = 0
+        while self._outcome(inputs, number + 1) is not None:
+            number += 1
+        outcome = self._outcome(inputs, number)
+        if self._retry and outcome is not None and outcome["failed"]:
+            number += 1
+        return attempt(inputs, number)
+
+    def _outcome(self, inputs: dict[str, Any], number: int) -> dict[str, Any] | None:
+        return self._store.step(attempt(inputs, number).name).outcome
+
+    def _score(self, metric: Metric, predict: Named) -> dict[str, Any]:
+        return {"metric": _without(metric.identity(), "primary"), "predict": predict.name}
+
+
+def _without(settings: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if key != name}
