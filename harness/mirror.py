@@ -97,7 +97,6 @@ def _opened(
         program_abspath="",
         email="",
         username="",
-        symlink=False,
     )
     run = wandb.init(
         project=settings.get("project") or "harness",

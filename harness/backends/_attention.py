@@ -44,11 +44,14 @@ class Slots:
         self.layers: list[tuple[Tensor, Tensor]] = []
         self.valid: Tensor | None = None
         """Which slots of each row hold a token, shape (rows, slots); None while all do."""
-        self.first, self.last, self.at = 0, rows, 0
         self.mask: Tensor | None = None
+        """Which stored tokens the new ones attend to; None for all before them."""
+        self._which: slice | Tensor = slice(0, rows)
+        self._first = self._end = 0
+        self._places: Tensor | None = None
 
     def get_seq_length(self, layer: int = 0) -> int:
-        return self.at
+        return self._first
 
     def copy_in(self, prefix: list[tuple[Tensor, Tensor]]) -> None:
         """Put a prefix into the first slots of every row, instead of keeping it apart."""
@@ -57,14 +60,31 @@ class Slots:
             kept_keys[:, :, : keys.shape[2]] = keys
             kept_values[:, :, : values.shape[2]] = values
 
-    def prefill(self, first: int, last: int, at: int) -> None:
-        """Let the next forward pass fill rows first..last-1 from slot `at` on with several tokens a row."""
-        self.first, self.last, self.at = first, last, at
-        self.mask = None
+    def copy_rows(self, source: int, targets: list[int], first: int, last: int) -> None:
+        """Give the rows `targets` what row `source` holds in slots first..last-1."""
+        for pair in self.layers:
+            for kept in pair:
+                kept[targets, :, first:last] = kept[source, :, first:last]
+
+    def prefill(self, which: list[int], first: int, new: int) -> None:
+        """Let the next forward pass fill slots first..first+new-1 of the rows `which`."""
+        run = which == list(range(which[0], which[0] + len(which)))
+        self._which = slice(which[0], which[0] + len(which)) if run else torch.tensor(which)
+        self._first, self._end, self._places, self.mask = first, first + new, None, None
+
+    def prefill_from(self, which: list[int], firsts: list[int], new: int, device: torch.device) -> None:
+        """Let the next forward pass fill `new` slots of each of the rows `which`, from a slot of its own on."""
+        self._which = torch.tensor(which, device=device)
+        places = torch.tensor(firsts, device=device)[:, None] + torch.arange(new, device=device)
+        self._end = min(max(firsts) + new, self.slots)
+        self.mask = (torch.arange(self._end, device=device) <= places[..., None])[:, None]
+        # Padding may reach past the last slot; the one after it, which nothing reads, takes it.
+        self._places = places.clamp(max=self.slots)
+        self._first = min(firsts)
 
     def step(self, at: int) -> None:
         """Let the next forward pass fill slot `at` of every row with one token."""
-        self.first, self.last, self.at = 0, self.rows, at
+        self._which, self._first, self._end, self._places = slice(0, self.rows), at, at + 1, None
         self.mask = None if self.valid is None else self.valid[: self.rows, None, None, : at + 1]
 
     def keep(self, order: list[int]) -> None:
@@ -80,15 +100,21 @@ class Slots:
 
     def update(self, keys: Tensor, values: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """Store what a layer computed and return what its queries attend to besides the prefix."""
-        kept_keys, kept_values = self._layer(layer, keys, values)
-        end = self.at + keys.shape[2]
-        kept_keys[self.first : self.last, :, self.at : end] = keys
-        kept_values[self.first : self.last, :, self.at : end] = values
-        return kept_keys[self.first : self.last, :, :end], kept_values[self.first : self.last, :, :end]
+        return self._store(self._layer(layer, keys, values)[0], keys), self._store(self.layers[layer][1], values)
+
+    def _store(self, kept: Tensor, new: Tensor) -> Tensor:
+        if self._places is not None:
+            assert isinstance(self._which, Tensor)
+            kept.transpose(1, 2)[self._which[:, None], self._places] = new.transpose(1, 2)
+        else:
+            kept[self._which, :, self._first : self._end] = new
+            if self._first == 0:
+                return new
+        return kept[self._which, :, : self._end]
 
     def _layer(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         if layer == len(self.layers):
-            shape = (self.rows, keys.shape[1], self.slots)
+            shape = (self.rows, keys.shape[1], self.slots + 1)
             self.layers.append((keys.new_empty((*shape, keys.shape[3])), values.new_empty((*shape, values.shape[3]))))
         return self.layers[layer]
 
@@ -111,24 +137,27 @@ def attend(
     prefix = slots.prefix[module.layer_idx] if slots.prefix else None  # type: ignore[index]
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if query.shape[2] > 1:
-        mixed = _attend_many(query, keys, values, scale, prefix)
+        mixed = _attend_many(query, keys, values, scale, prefix, slots.mask)
     else:
         mixed = _attend_one(query, keys, values, scale, prefix, slots.mask)
     return mixed.transpose(1, 2), None
 
 
-def _attend_many(query: Tensor, keys: Tensor, values: Tensor, scale: float, prefix: tuple[Tensor, Tensor] | None) -> Tensor:
+def _attend_many(
+    query: Tensor, keys: Tensor, values: Tensor, scale: float, prefix: tuple[Tensor, Tensor] | None, mask: Tensor | None
+) -> Tensor:
     """Prompts: padding stands at the end of a row, where causality hides it from every real token."""
-    rows, new = query.shape[0], query.shape[2]
+    rows, new, own = query.shape[0], query.shape[2], keys.shape[2]
     if prefix is not None:
         keys = torch.cat([prefix[0].expand(rows, -1, -1, -1), keys], dim=2)
         values = torch.cat([prefix[1].expand(rows, -1, -1, -1), values], dim=2)
-    before = keys.shape[2] - new
-    mask = None
-    if before:
-        mask = torch.ones(new, keys.shape[2], dtype=torch.bool, device=query.device).tril(before)
+    if mask is not None:
+        mask = torch.nn.functional.pad(mask, (keys.shape[2] - own, 0), value=True)
+    elif keys.shape[2] > new:
+        mask = torch.ones(new, keys.shape[2], dtype=torch.bool, device=query.device).tril(keys.shape[2] - new)
+    grouped = keys.shape[1] != query.shape[1]
     return scaled_dot_product_attention(
-        query, keys, values, attn_mask=mask, is_causal=mask is None, scale=scale, enable_gqa=keys.shape[1] != query.shape[1]
+        query, keys, values, attn_mask=mask, is_causal=mask is None, scale=scale, enable_gqa=grouped
     )
 
 

@@ -21,6 +21,9 @@ from harness.backends import _attention
 PREFILL_TOKENS = 2048
 """Prompt tokens in one forward pass: enough to fill the matrix units, few enough to bound the memory of activations."""
 
+SHORTEST_FAMILY = 32
+"""What a few prompts of a batch start with is computed once from this many tokens on."""
+
 COPY_BELOW = 128
 """A shared prefix shorter than this is copied into every row: reading it once would save less than its extra products cost."""
 
@@ -81,42 +84,63 @@ class SlotEngine(Engine):
     def prefix(self, tokens: Sequence[int]) -> Prefix:
         """Compute the keys and values of a prefix, once for all batches that share it."""
         slots = _attention.Slots(1, len(tokens))
-        self._forward(torch.tensor([tokens], device=self.device), torch.arange(len(tokens), device=self.device)[None], slots)
-        return slots.layers
+        slots.prefill([0], 0, len(tokens))
+        self._forward([tokens], [0], slots)
+        # Without the spare slot.
+        return [(keys[:, :, :-1].contiguous(), values[:, :, :-1].contiguous()) for keys, values in slots.layers]
 
     def start(self, prompts: Sequence[Sequence[int]], prefix: Prefix | None, room: int) -> Tensor:
         lengths = [len(prompt) for prompt in prompts]
-        shared = prefix[0][0].shape[2] if prefix else 0
-        own = shared if shared < COPY_BELOW else 0
+        self.shared = prefix[0][0].shape[2] if prefix else 0
+        self.own = self.shared if self.shared < COPY_BELOW else 0
         longest = max(lengths)
-        self.slots = _attention.Slots(len(prompts), own + longest + room - 1, None if own else prefix)
-        if own and prefix:
+        self.slots = _attention.Slots(len(prompts), self.own + longest + room - 1, None if self.own else prefix)
+        if self.own and prefix:
             self.slots.copy_in(prefix)
-        last = [
-            self._prefill(first, prompts[first : first + size], shared, own)
-            for first, size in _portions(lengths, PREFILL_TOKENS)
-        ]
-        self.at = own + longest
-        self.positions = torch.tensor(lengths, device=self.device) + shared
+        done = self._prefill_families(prompts)
+        rests = [list(prompt[first:]) for prompt, first in zip(prompts, done, strict=True)]
+        order = sorted(range(len(prompts)), key=lambda row: (-len(rests[row]), row))
+        last: list[Tensor] = [torch.empty(0)] * len(prompts)
+        for first, size in _portions([len(rests[row]) for row in order], PREFILL_TOKENS):
+            which = order[first : first + size]
+            hidden = self._prefill(which, [rests[row] for row in which], [done[row] for row in which])
+            for place, row in enumerate(which):
+                last[row] = hidden[place, len(rests[row]) - 1]
+        self.at = self.own + longest
+        self.positions = torch.tensor(lengths, device=self.device) + self.shared
         if min(lengths) < longest:
-            ends = torch.tensor(lengths, device=self.device)[:, None] + own
+            ends = torch.tensor(lengths, device=self.device)[:, None] + self.own
             slot = torch.arange(self.slots.slots, device=self.device)[None]
             self.slots.valid = (slot < ends) | (slot >= self.at)
-        return self._logits(torch.cat(last))
+        return self._logits(torch.stack(last))
 
-    def _prefill(self, first: int, prompts: Sequence[Sequence[int]], shared: int, own: int) -> Tensor:
-        """Run some rows' prompts, padded at the end, and return the hidden state of each one's last token."""
-        longest = max(len(prompt) for prompt in prompts)
-        tokens = torch.tensor([[*prompt, *[0] * (longest - len(prompt))] for prompt in prompts], device=self.device)
-        positions = torch.arange(shared, shared + longest, device=self.device)[None]
-        self.slots.prefill(first, first + len(prompts), own)
-        hidden = self._forward(tokens, positions, self.slots)
-        ends = torch.tensor([len(prompt) - 1 for prompt in prompts], device=self.device)
-        return hidden[torch.arange(len(prompts), device=self.device), ends]
+    def _prefill_families(self, prompts: Sequence[Sequence[int]]) -> list[int]:
+        """Compute once what several prompts start with; return how much of each prompt that was."""
+        done = [0] * len(prompts)
+        found = [family for family in families(prompts) if family.shared]
+        found.sort(key=lambda family: (-family.shared, family.members))
+        for first, size in _portions([family.shared for family in found], PREFILL_TOKENS):
+            part = found[first : first + size]
+            heads = [family.members[0] for family in part]
+            self._prefill(heads, [prompts[f.members[0]][: f.shared] for f in part], [0] * len(part))
+        for family in found:
+            self.slots.copy_rows(family.members[0], list(family.members[1:]), self.own, self.own + family.shared)
+            for member in family.members:
+                done[member] = family.shared
+        return done
+
+    def _prefill(self, which: list[int], tokens: Sequence[Sequence[int]], done: list[int]) -> Tensor:
+        """Run a piece of some rows' prompts, padded at the end, after the `done` tokens of each that are stored."""
+        new = max(len(piece) for piece in tokens)
+        if any(done):
+            self.slots.prefill_from(which, [self.own + first for first in done], new, self.device)
+        else:
+            self.slots.prefill(which, self.own, new)
+        return self._forward(tokens, [self.shared + first for first in done], self.slots)
 
     def step(self, tokens: list[int]) -> Tensor:
         self.slots.step(self.at)
-        hidden = self._forward(torch.tensor(tokens, device=self.device)[:, None], self.positions[:, None], self.slots)
+        hidden = self._run(torch.tensor(tokens, device=self.device)[:, None], self.positions[:, None], self.slots)
         self.at += 1
         self.positions += 1
         return self._logits(hidden[:, -1])
@@ -125,7 +149,14 @@ class SlotEngine(Engine):
         self.slots.keep(order)
         self.positions = self.positions[torch.tensor(order, device=self.device)]
 
-    def _forward(self, tokens: Tensor, positions: Tensor, slots: _attention.Slots) -> Tensor:
+    def _forward(self, tokens: Sequence[Sequence[int]], firsts: list[int], slots: _attention.Slots) -> Tensor:
+        """Return the hidden states of `tokens`, padded at the end, whose first ones stand at the positions `firsts`."""
+        new = max(len(piece) for piece in tokens)
+        padded = torch.tensor([[*piece, *[0] * (new - len(piece))] for piece in tokens], device=self.device)
+        positions = torch.tensor(firsts, device=self.device)[:, None] + torch.arange(new, device=self.device)
+        return self._run(padded, positions, slots)
+
+    def _run(self, tokens: Tensor, positions: Tensor, slots: _attention.Slots) -> Tensor:
         output = self.model.base_model(
             input_ids=tokens, position_ids=positions, past_key_values=slots, use_cache=True, slots=slots
         )
@@ -229,8 +260,49 @@ def _sample(logits: Tensor, row: Row, draw: float) -> int:
     return int(tokens[min(place, nucleus - 1)])
 
 
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Prompts that start with the same `shared` tokens, 0 for a prompt that stands alone. Each keeps one of its own."""
+
+    members: tuple[int, ...]
+    shared: int
+
+
+def families(prompts: Sequence[Sequence[int]]) -> list[Family]:
+    """Part `prompts` into families, each index in one of them: questions about one text, samples of one request.
+
+    Neighbours in alphabetic order join as long as the tokens that need not be computed grow in number.
+    """
+    order = sorted(range(len(prompts)), key=lambda index: (list(prompts[index]), index))
+    found: list[Family] = []
+    members: list[int] = []
+    shared = 0
+    for index in order:
+        if members:
+            same = _common(prompts[members[-1]], prompts[index])
+            both = same if len(members) == 1 else min(shared, same)
+            if both >= SHORTEST_FAMILY and both * len(members) >= shared * (len(members) - 1):
+                members.append(index)
+                shared = both
+                continue
+            found.append(Family(tuple(sorted(members)), shared))
+        members, shared = [index], 0
+    return [*found, Family(tuple(sorted(members)), shared)] if members else found
+
+
+def _common(first: Sequence[int], second: Sequence[int]) -> int:
+    """How many tokens both start with, less than either's length."""
+    most = min(len(first), len(second)) - 1
+    same = 0
+    while same < most and first[same] == second[same]:
+        same += 1
+    return same
+
+
 def _portions(lengths: Sequence[int], budget: int) -> list[tuple[int, int]]:
     """Cut neighbouring rows into portions (first, size) of at most `budget` padded tokens, at least one row each."""
+    if not lengths:
+        return []
     portions = []
     first = longest = 0
     for place, length in enumerate(lengths):

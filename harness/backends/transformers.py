@@ -257,21 +257,30 @@ class TransformersSession(Session):
         return found
 
     def plan(self, requests: Sequence[Request]) -> Plan:
+        from harness.backends._decoding import families
+
         prompts = self._prompts(requests)
         answerable = [prompt for prompt in prompts if not isinstance(prompt, str)]
         prefix = self._shared(answerable) if self._fast else ()
-        sizes = []
-        for index, (request, prompt) in enumerate(zip(requests, prompts, strict=True)):
-            length = 0 if isinstance(prompt, str) else len(prompt) - len(prefix)
-            sizes.append((length, index, self._rows(request), self._limit(request, len(prefix) + length)))
         budget = self._budget()
-        batches = _cut(sorted(sizes, reverse=True), budget, self.backend.max_batch)
+        sizes = [
+            self._size(index, request, 0 if isinstance(prompt, str) else len(prompt) - len(prefix), len(prefix))
+            for index, (request, prompt) in enumerate(zip(requests, prompts, strict=True))
+        ]
+        # Prompts that start alike stand together, so that their batch computes that start once.
+        alike = families([[] if isinstance(prompt, str) else prompt[len(prefix) :] for prompt in prompts])
+        members = [sorted((sizes[index] for index in family.members), reverse=True) for family in alike]
+        ordered = [size for family in sorted(members, reverse=True) for size in family]
+        batches = _cut(ordered, budget, self.backend.max_batch)
         settings = {
             "engine": "slots" if self._fast else "plain",
             "batch_tokens": budget,
             "max_batch": self.backend.max_batch,
         }
         return Plan(batches=batches, prefix=prefix, settings=settings)
+
+    def _size(self, index: int, request: Request, length: int, shared: int) -> tuple[int, int, int, int]:
+        return length, index, self._rows(request), self._limit(request, shared + length)
 
     def _shared(self, prompts: Sequence[Sequence[int]]) -> tuple[int, ...]:
         """The tokens that all prompts start with, where they are worth computing apart; each keeps one of its own."""
@@ -317,11 +326,8 @@ class TransformersSession(Session):
                 rows.append((index, self._row(request, prompt, len(prefix), sample, seed)))
         with self._torch.inference_mode():
             shared = self._prefix(plan.prefix) if prefix and rows else None
-            for part in _cut(
-                [(len(row.prompt), place, 1, row.limit) for place, (_, row) in enumerate(rows)],
-                plan.settings["batch_tokens"],
-                plan.settings["max_batch"],
-            ):
+            sizes = [(len(row.prompt), place, 1, row.limit) for place, (_, row) in enumerate(rows)]
+            for part in _cut(sizes, plan.settings["batch_tokens"], plan.settings["max_batch"]):
                 _decoding.decode(self._engine, [rows[place][1] for place in part], shared, self._ends)
         share = (time.perf_counter() - begun) / max(1, len(requests))
         answered: list[list[_decoding.Row]] = [[] for _ in requests]
@@ -389,7 +395,7 @@ def _until(text: str, stops: Sequence[str]) -> str:
 
 
 def _cut(sizes: Sequence[tuple[int, int, int, int]], budget: int, most: int) -> tuple[tuple[int, ...], ...]:
-    """Cut requests (prompt length, index, rows, new tokens), longest first, into batches of at most `most` rows whose
+    """Cut requests (prompt length, index, rows, new tokens), in this order, into batches of at most `most` rows whose
     padded tokens stay within `budget`; a request that is over it alone stands alone. Batches get about equal rows."""
     total = sum(rows for _, _, rows, _ in sizes)
     most = math.ceil(total / math.ceil(total / most)) if total else most

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from harness import models
 from harness.errors import ModelError
-from harness.plugins import Embedder, Embedding, Local, Local
+from harness.plugins import Embedder, Embedding, Local
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,6 +36,7 @@ class SentenceTransformers(Embedder):
 class _Loaded(Embedding):
     def __init__(self, settings: SentenceTransformers) -> None:
         try:
+            from safetensors import SafetensorError
             from sentence_transformers import SentenceTransformer
         except ImportError as error:
             raise ModelError("embeddings need sentence-transformers: `pip install 'harness[retrieve]'`") from error
@@ -43,7 +44,7 @@ class _Loaded(Embedding):
         try:
             with _without_progress_bars():
                 self._model = SentenceTransformer(str(folder), local_files_only=True, trust_remote_code=False)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             raise ModelError(f"{settings.id!r} cannot be loaded as a sentence-transformers model: {error}") from error
         self._settings = settings
         self.dimension = int(self._model.get_embedding_dimension() or 0)

@@ -151,6 +151,42 @@ def test_many_small_batches_give_what_one_gives_in_float32(tiny_model: Path, ref
     assert texts(answer_all(small, requests, plan)) == reference.answers(small, requests)
 
 
+def test_questions_about_the_same_texts_answer_as_generate_does(session: Any, reference: Reference) -> None:
+    from harness.backends._decoding import families
+
+    pages = ("coffee grinder warranty lasts " * 12, "the red light of the kettle blinks " * 9, "tea " * 50)
+    for system in ("", "the price of the machine " * 5, SHOTS):
+        questions = [f"{page} {question}" for page in pages for question in QUESTIONS[:3]]
+        requests = asks([*questions, "water", questions[0], "parcels ? " * 20], system)
+        plan = session.plan(requests)
+        assert len(plan.batches) == 1
+        rest = [session._encode([session._text(request.messages)])[0][len(plan.prefix) :] for request in requests]
+        assert sum(family.shared > 0 for family in families(rest)) >= 3
+        assert texts(answer_all(session, requests, plan)) == reference.answers(session, requests)
+
+
+def test_families_hold_every_prompt_once_and_what_all_of_their_members_start_with() -> None:
+    from hypothesis import given
+    from hypothesis import strategies as st
+
+    from harness.backends._decoding import SHORTEST_FAMILY, families
+
+    start = st.integers(0, 3).map(lambda page: [page] * (SHORTEST_FAMILY + 7 * page))
+    prompt = st.tuples(start, st.lists(st.integers(0, 3), max_size=60)).map(lambda parts: [*parts[0], *parts[1], 9])
+
+    @given(st.lists(prompt, max_size=12))
+    def holds(prompts: list[list[int]]) -> None:
+        found = families(prompts)
+        assert sorted(index for family in found for index in family.members) == list(range(len(prompts)))
+        for family in found:
+            starts = {tuple(prompts[index][: family.shared]) for index in family.members}
+            assert len(starts) == 1
+            assert all(len(prompts[index]) > family.shared for index in family.members)
+            assert (family.shared >= SHORTEST_FAMILY) == (len(family.members) > 1)
+
+    holds()
+
+
 def _tiny(config: Any, tiny_model: Path, folder: Path) -> Path:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -191,15 +227,26 @@ def test_other_architectures_answer_as_generate_does(
         assert texts(answer_all(session, requests)) == Reference(folder).answers(session, requests)
 
 
-def test_the_built_in_model_answers_as_generate_does(builtin_model: Path, tmp_path: Path) -> None:
+def test_the_built_in_model_answers_as_generate_does(builtin_model: Path) -> None:
+    session = Transformers(id="smollm2-135m-instruct", dtype="float32").open()
+    requests = asks(["What is the capital of France?", "How many legs does a spider have? One number."], max_tokens=8)
+    assert texts(answer_all(session, requests)) == Reference(builtin_model).answers(session, requests)
+    session.close()
+
+
+@pytest.mark.slow
+def test_the_built_in_model_with_an_adapter_and_long_prompts_answers_as_generate_does(
+    builtin_model: Path, tmp_path: Path
+) -> None:
     session = Transformers(id="smollm2-135m-instruct", dtype="float32").open()
     questions = ["What is the capital of France?", "Name three colours.", "How many legs does a spider have? One number."]
     lora = make_adapter(builtin_model, tmp_path / "lora", r=2, target_modules=["q_proj", "v_proj"])
     for path in (None, lora):
         session.attach(path)
+        reference = Reference(builtin_model, path)
         for system in ("", "You are a careful clerk who answers in one short sentence. " * 16):
             requests = asks(questions, system, max_tokens=8)
-            assert texts(answer_all(session, requests)) == Reference(builtin_model, path).answers(session, requests)
+            assert texts(answer_all(session, requests)) == reference.answers(session, requests)
     session.close()
 
 
@@ -403,18 +450,17 @@ def test_a_stop_string_ends_the_answer_before_it(session: Any) -> None:
     assert cut.finish == "stop" and cut.output_tokens < whole.output_tokens
 
 
-def test_an_end_token_ends_the_answer_and_is_counted(tiny_model: Path, tmp_path: Path, reference: Reference) -> None:
+def test_an_end_token_ends_the_answer_and_is_counted(session: Any, tmp_path: Path, reference: Reference) -> None:
+    request = asks(QUESTIONS[:1])[0]
+    prompt = torch.tensor(session._encode([session._text(request.messages)]))
+    answer = reference.model.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=16, do_sample=False)
+    tokens = answer[0, prompt.shape[1] :].tolist()
     folder = make_tiny_model(tmp_path / "model")
-    first = Transformers(id=str(folder), dtype="float32").open()
-    (reply,) = answer_all(first, asks(QUESTIONS[:1]))
-    (tokens,) = first._encode(list(reply.texts))  # type: ignore[attr-defined]
     generation = json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))
     generation["eos_token_id"] = [2, tokens[4]]
     (folder / "generation_config.json").write_text(json.dumps(generation), encoding="utf-8")
-    session = Transformers(id=str(folder), dtype="float32").open()
-    (ended,) = answer_all(session, asks(QUESTIONS[:1]))
-    assert ended.finish == "stop" and ended.output_tokens <= 5
-    assert reply.texts[0].startswith(ended.texts[0][:-1])
+    (ended,) = answer_all(Transformers(id=str(folder), dtype="float32").open(), [request])
+    assert ended.finish == "stop" and ended.output_tokens == tokens.index(tokens[4]) + 1
 
 
 def test_a_prompt_longer_than_the_context_gets_an_error_and_the_others_an_answer(session: Any) -> None:
@@ -450,7 +496,7 @@ def test_a_plan_for_other_requests_is_a_fault(session: Any) -> None:
         session.answer(asks(), plan)
 
 
-def test_batches_hold_every_request_once_within_budget_longest_first() -> None:
+def test_batches_hold_every_request_once_in_order_within_budget() -> None:
     from hypothesis import given
     from hypothesis import strategies as st
 
@@ -461,8 +507,7 @@ def test_batches_hold_every_request_once_within_budget_longest_first() -> None:
         numbered = sorted(((length, i, rows, new) for i, (length, rows, new) in enumerate(parts)), reverse=True)
         batches = _cut(numbered, budget, most)
         assert sorted(i for batch in batches for i in batch) == list(range(len(parts)))
-        lengths = [parts[i][0] for batch in batches for i in batch]
-        assert lengths == sorted(lengths, reverse=True)
+        assert [i for batch in batches for i in batch] == [i for _, i, _, _ in numbered]
         for batch in batches:
             rows = sum(parts[i][1] for i in batch)
             padded = rows * (max(parts[i][0] for i in batch) + max(parts[i][2] for i in batch))

@@ -1,0 +1,14 @@
+"""No adapter at all: every weight of the model is trained, and the artifact is a whole model."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from harness.plugins import Adapter
+
+
+class Full(Adapter):
+    learning_rate: ClassVar[float] = 2e-5
+
+    def wrap(self, model: Any) -> Any:
+        return model.requires_grad_(True)

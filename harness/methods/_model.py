@@ -1,0 +1,156 @@
+"""The model of a training stage: loaded with what the stage before left, wrapped for training, written as an artifact."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import models
+from harness.errors import ModelError
+from harness.plugins import Adapter, TrainJob
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """`model` is ready to train. `kind` is what its artifact will be: an adapter where the base weights stay those of
+    the model that the spec names, else a whole model. `base` is that model's fingerprint."""
+
+    model: Any
+    tokenizer: Any
+    kind: str
+    base: str
+
+    @property
+    def trainable_parameters(self) -> int:
+        return sum(weight.numel() for weight in self.model.parameters() if weight.requires_grad)
+
+
+def load(job: TrainJob, adapter: Adapter | None, dtype: str) -> Policy:
+    """Load the job's model, take in the incoming artifact, and make trainable what `adapter` says.
+
+    Without `adapter` the incoming adapter is trained on, or the whole model where none comes in; with one, an incoming
+    adapter is merged first. Frozen weights get `dtype`, trained ones float32: a step of the optimizer is often smaller
+    than what a 16-bit number can hold. Raises ModelError.
+    """
+    from peft import PeftModel
+
+    path = models.resolve(job.model["id"], revision=job.model.get("revision"))
+    base = models.fingerprint(path)
+    incoming = _kind(job.incoming, base) if job.incoming is not None else None
+    code = bool(job.model.get("trust_remote_code"))
+    model = _load(job.incoming if incoming == "model" and job.incoming else path, code)
+    tokenizer = _tokenizer(path, code)
+    if incoming == "adapter":
+        try:
+            model = PeftModel.from_pretrained(model, job.incoming, is_trainable=adapter is None)
+        except (ValueError, RuntimeError, KeyError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ModelError(f"adapter {job.incoming} does not fit model {job.model['id']!r}: {reason}") from error
+    if adapter is not None:
+        model = adapter.wrap(model.merge_and_unload() if isinstance(model, PeftModel) else model)
+    elif incoming != "adapter":
+        model.requires_grad_(True)
+    same_base = incoming is None or (incoming == "adapter" and adapter is None)
+    kind = "adapter" if isinstance(model, PeftModel) and same_base else "model"
+    _cast(model, dtype)
+    return Policy(model=model, tokenizer=tokenizer, kind=kind, base=base)
+
+
+def save(policy: Policy, out: Path, name: str, dtype: str) -> None:
+    """Write the artifact into `out`, `artifact.json` last. `name` is how the spec names the base model; whole models are
+    written in `dtype`, what they will answer in, and adapters in the float32 that they were trained in."""
+    import torch
+    from peft import PeftModel
+
+    out.mkdir(parents=True, exist_ok=True)
+    model = policy.model
+    if policy.kind == "adapter":
+        for config in model.peft_config.values():
+            config.base_model_name_or_path = name  # PEFT would write the folder of this machine.
+        # PEFT would ask the Hub whether the vocabulary grew; it cannot have.
+        model.save_pretrained(out, save_embedding_layers=False)
+        (out / "README.md").unlink(missing_ok=True)
+    else:
+        whole = model.merge_and_unload() if isinstance(model, PeftModel) else model
+        for weight in whole.parameters():
+            weight.data = weight.data.to(getattr(torch, dtype))
+        whole.config.dtype = getattr(torch, dtype)
+        whole.save_pretrained(out)
+        policy.tokenizer.save_pretrained(out)
+    described = {"kind": policy.kind, "base": policy.base}
+    (out / "artifact.json").write_text(json.dumps(described) + "\n", encoding="utf-8")
+
+
+def context_length(policy: Policy) -> int:
+    """The tokens that prompt and answer may have together; the backend counts in the same way."""
+    longest = getattr(policy.model.config.get_text_config(), "max_position_embeddings", None)
+    known = [length for length in (longest, policy.tokenizer.model_max_length) if length and length < 1_000_000_000]
+    return min(known, default=2048)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers from drawing progress bars."""
+    from transformers.utils import logging
+
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _kind(artifact: Path, base: str) -> str:
+    described: dict[str, Any] = {}
+    if (artifact / "artifact.json").is_file():
+        described = json.loads((artifact / "artifact.json").read_text(encoding="utf-8"))
+    if described.get("base") not in (None, base):
+        raise ModelError(
+            f"artifact {artifact} was trained on another model (its base has the fingerprint {described['base'][:12]}, "
+            f"this one {base[:12]}). Use it with that model, or train again."
+        )
+    if "kind" in described:
+        return str(described["kind"])
+    for kind, file in (("adapter", "adapter_config.json"), ("model", "config.json")):
+        if (artifact / file).is_file():
+            return kind
+    raise ModelError(f"{artifact} holds neither a PEFT adapter (adapter_config.json) nor a model (config.json)")
+
+
+def _load(path: Path, trust_remote_code: bool) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            path, dtype="auto", use_safetensors=True, local_files_only=True, trust_remote_code=trust_remote_code
+        )
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"model {path} cannot be loaded: {reason}") from error
+
+
+def _tokenizer(path: Path, trust_remote_code: bool) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelError(f"the tokenizer of model {path} cannot be loaded: {error}") from error
+
+
+def _cast(model: Any, dtype: str) -> None:
+    """Parameters only: buffers such as the frequencies of rotary positions stay in float32, as when answering."""
+    import torch
+
+    for weight in model.parameters():
+        weight.data = weight.data.to(torch.float32 if weight.requires_grad else getattr(torch, dtype))
+    for module in model.modules():
+        if hasattr(module, "cast_input_dtype_enabled"):
+            # Under autocast PEFT's own conversion of each input to float32 would only be undone by the next product.
+            module.cast_input_dtype_enabled = dtype == "float32"
