@@ -196,7 +196,7 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from harness import leaderboard, runner
+    from harness import leaderboard, runner, tracking
     from harness.display import Display
     from harness.store import Store
 
@@ -224,9 +224,9 @@ def _run(options: argparse.Namespace) -> int:
             board = snapshot.leaderboard or leaderboard.build(snapshot, store)
             if outcome.ended and snapshot.leaderboard is None:
                 snapshot.finish(board, leaderboard.markdown(board))
-    if False:
+    if outcome.did:
         tracking.start(store.root, snapshot.ref, spec.tracking.model_dump(mode="json"))
-    if warning := None:
+    if warning := tracking.problem(store.root, snapshot.ref):
         _complain(f"warning: {warning}")
     if options.json:
         print(json.dumps({"kind": "leaderboard", "leaderboard": board}))

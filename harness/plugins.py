@@ -477,6 +477,9 @@ class Adapter(Plugin):
 
     family = "adapters"
 
+    learning_rate: ClassVar[float] = 2e-4
+    """What a method takes where the spec names none."""
+
     @abstractmethod
     def wrap(self, model: Any) -> Any:
         """Return the torch model with this adapter's weights trainable and the others frozen."""

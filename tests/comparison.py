@@ -63,6 +63,9 @@ source    = "fruit"
 [latency]
 examples = 2
 
+[tracking]
+mode = "off"
+
 [[metric]]
 kind      = "exact_match"
 normalise = "none"

@@ -24,8 +24,8 @@ for rank, names in enumerate(
         ("shape", "layers", "step"),
         ("spec", "snapshot", "documents"),
         ("schema", "data", "store", "board"),
-        ("measure", "fit", "asking", "plan", "scoring", "archive", "tracking", "leaderboard"),
-        ("pipeline", "page"),
+        ("measure", "fit", "asking", "plan", "scoring", "archive", "mirror", "leaderboard"),
+        ("pipeline", "page", "tracking"),
         ("runner", "estimate", "display", "showing", "starter"),
         ("cli",),
         ("__main__",),
@@ -33,7 +33,18 @@ for rank, names in enumerate(
 ):
     RANKS |= dict.fromkeys(names, rank)
 
-HEAVY = ("torch", "transformers", "peft", "trl", "datasets", "wandb", "faiss", "streamlit", "sentence_transformers", "pandas")
+HEAVY = (
+    "torch",
+    "transformers",
+    "peft",
+    "trl",
+    "datasets",
+    "wandb",
+    "faiss",
+    "streamlit",
+    "sentence_transformers",
+    "pandas",
+)
 READING = ("store", "step", "snapshot", "rows", "files", "leaderboard", "board", "figures", "stats", "records", "page")
 
 
@@ -97,7 +108,9 @@ def test_heavy_libraries_are_imported_where_they_are_used() -> None:
         assert not heavy or path.name.startswith("_"), f"{path} imports {heavy} at its top"
 
 
-@pytest.mark.parametrize("command", [["--help"], ["check", "specs/quickstart.toml"], ["schema"], ["list"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "command", [["--help"], ["check", "specs/quickstart.toml"], ["schema"], ["list"]], ids=" ".join
+)
 def test_starting_up_loads_nothing_heavy(command: list[str]) -> None:
     code = (
         "import sys; from harness.cli import main\n"

@@ -2,7 +2,8 @@
 
 What they do is written, a line each, into the file that the environment variable TOYS_LOG names, so that a test can
 count it over all processes. The file that TOYS_BROKEN names holds texts: a message with one of them gets an error.
-TOYS_ANSWER, TOYS_STEP and TOYS_MEASURE are seconds that each of these takes.
+TOYS_ANSWER, TOYS_STEP and TOYS_MEASURE are seconds that each of these takes; once the file TOYS_SLOW is there, a step
+takes a minute.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ class Steps(Method):
     """Learns how the completions end, one row a step, with a checkpoint after each."""
 
     steps: int = 4
-    fault: Literal["", "user", "bug", "killed"] = ""
+    fault: Literal["", "user", "bug", "killed", "path", "memory"] = ""
 
     def fit(self, job: TrainJob, progress: Callable[[int, int, Mapping[str, float]], None]) -> Trained:
         print("a library may print what it likes")
@@ -98,12 +99,17 @@ class Steps(Method):
         log(f"train from {done} pid {os.getpid()}")
         for step in range(done + 1, self.steps + 1):
             take("TOYS_STEP")
+            if Path(os.environ.get("TOYS_SLOW", "/nowhere")).exists():
+                time.sleep(60)
             if self.fault == "user":
                 raise ModelError("the rank must be smaller")
             if self.fault == "bug":
                 raise ValueError("a slip in the method")
-            if self.fault == "killed":
+            if self.fault == "killed" or (self.fault == "memory" and "TOYS_NO_MEMORY" in os.environ):
                 os.kill(os.getpid(), 9)
+            if self.fault == "path":
+                secret = job.train.parents[4].parent / "secret"
+                raise ModelError(f"cannot read {secret} or {job.out.parents[2]}/thing or {Path.home()}/thing")
             log(f"train {step}")
             checkpoint.write_text(json.dumps({"step": step}))
             progress(step, self.steps, {"loss": 1 / step})
@@ -180,12 +186,20 @@ class HashedEmbedding(Embedding):
 class Faulty(Prompt):
     """A prompt that cannot ask: for a reason the user can act on, or through a slip."""
 
-    fault: Literal["user", "bug"] = "user"
+    fault: Literal["user", "bug", "path"] = "user"
 
     def messages(self, example: Example, context: Context) -> tuple[Message, ...]:
         if self.fault == "user":
             raise ModelError("the template names no question")
         raise ValueError("a slip in the prompt")
+
+
+class Peeks(Prompt):
+    """Tells what it can see of the answer."""
+
+    def messages(self, example: Example, context: Context) -> tuple[Message, ...]:
+        log(f"peeked {example.targets} {example.sources}")
+        return (Message("user", example.input),)
 
 
 class Length(Metric):

@@ -53,7 +53,8 @@ class Lora(Adapter):
         except ValueError as error:
             if "arget" not in str(error):
                 raise
-            ends = sorted({name.rpartition(".")[2] for name, part in model.named_modules() if hasattr(part, "in_features")})
+            linear = (name for name, part in model.named_modules() if hasattr(part, "in_features"))
+            ends = sorted({name.rpartition(".")[2] for name in linear})
             raise ModelError(
                 f"adapter lora: no module of the model ends in {self.targets!r}. Its linear layers: {', '.join(ends)}."
             ) from error

@@ -55,7 +55,9 @@ class CannedSession(Session):
 
     def attach(self, artifact: Path | None) -> None:
         if artifact is not None:
-            raise ModelError(f"canned answers have no weights that {artifact} could change; use `kind = \"transformers\"`")
+            raise ModelError(
+                f'canned answers have no weights that {artifact} could change; use `kind = "transformers"`'
+            )
 
     def plan(self, requests: Sequence[Request]) -> Plan:
         size = self.backend.max_batch

@@ -1,4 +1,4 @@
-"""The model of a training stage: loaded with what the stage before left, wrapped for training, written as an artifact."""
+"""The model of a training stage: loaded with what the stage before left, made trainable, written as an artifact."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def load(job: TrainJob, adapter: Adapter | None, dtype: str) -> Policy:
 
 
 def save(policy: Policy, out: Path, name: str, dtype: str) -> None:
-    """Write the artifact into `out`, `artifact.json` last. `name` is how the spec names the base model; whole models are
-    written in `dtype`, what they will answer in, and adapters in the float32 that they were trained in."""
+    """Write the artifact into `out`, `artifact.json` last. `name` is how the spec names the base model; whole models
+    are written in `dtype`, what they will answer in, and adapters in the float32 that they were trained in."""
     import torch
     from peft import PeftModel
 

@@ -87,7 +87,9 @@ class Renderer:
                 if token in special:
                     return token
         if self.tokenizer.eos_token_id is None:
-            raise ModelError("the tokenizer names no end-of-text token (eos_token), so no answer could be taught to end")
+            raise ModelError(
+                "the tokenizer names no end-of-text token (eos_token), so no answer could be taught to end"
+            )
         end: int = self.tokenizer.eos_token_id
         return end
 
@@ -136,13 +138,15 @@ def batches(
     return planned[:steps]
 
 
-def _epoch(lengths: Sequence[int], size: int, chance: random.Random, group_by_length: bool) -> Iterator[tuple[int, ...]]:
+def _epoch(
+    lengths: Sequence[int], size: int, chance: random.Random, group_by_length: bool
+) -> Iterator[tuple[int, ...]]:
     order = list(range(len(lengths)))
     chance.shuffle(order)
     if not group_by_length:
         yield from (tuple(order[start : start + size]) for start in range(0, len(order), size))
         return
-    made = []
+    made: list[tuple[int, ...]] = []
     for start in range(0, len(order), size * POOL):
         pool = sorted(order[start : start + size * POOL], key=lambda row: (lengths[row], row))
         made.extend(tuple(pool[first : first + size]) for first in range(0, len(pool), size))

@@ -239,7 +239,11 @@ def test_the_built_in_model_with_an_adapter_and_long_prompts_answers_as_generate
     builtin_model: Path, tmp_path: Path
 ) -> None:
     session = Transformers(id="smollm2-135m-instruct", dtype="float32").open()
-    questions = ["What is the capital of France?", "Name three colours.", "How many legs does a spider have? One number."]
+    questions = [
+        "What is the capital of France?",
+        "Name three colours.",
+        "How many legs does a spider have? One number.",
+    ]
     lora = make_adapter(builtin_model, tmp_path / "lora", r=2, target_modules=["q_proj", "v_proj"])
     for path in (None, lora):
         session.attach(path)
@@ -453,7 +457,9 @@ def test_a_stop_string_ends_the_answer_before_it(session: Any) -> None:
 def test_an_end_token_ends_the_answer_and_is_counted(session: Any, tmp_path: Path, reference: Reference) -> None:
     request = asks(QUESTIONS[:1])[0]
     prompt = torch.tensor(session._encode([session._text(request.messages)]))
-    answer = reference.model.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=16, do_sample=False)
+    answer = reference.model.generate(
+        prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=16, do_sample=False
+    )
     tokens = answer[0, prompt.shape[1] :].tolist()
     folder = make_tiny_model(tmp_path / "model")
     generation = json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))

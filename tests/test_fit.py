@@ -1,0 +1,233 @@
+"""A training stage in a process of its own: what it reports, how it fails, how it ends with its parent."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from comparison import TESTS
+from harness import files, fit
+from harness.errors import ModelError
+from harness.plugins import Trained, TrainJob
+from toys import Steps
+
+
+class Stage:
+    """A folder with what a stage needs, and its lock."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in ("out", "work"):
+            (folder / name).mkdir()
+        rows = [{"id": "a", "messages": [{"role": "user", "content": "How?"}], "completion": "So."}]
+        (folder / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        self.lock = files.Lock(folder / "lock")
+        self.seen: list[tuple[int, int, Mapping[str, float]]] = []
+
+    def fit(self, method: Steps | None = None, then: Callable[[int], None] = lambda step: None) -> tuple[Trained, int]:
+        job = TrainJob(
+            train=self.folder / "train.jsonl",
+            dev=None,
+            model={"kind": "canned"},
+            incoming=None,
+            out=self.folder / "out",
+            work=self.folder / "work",
+            seed=0,
+        )
+
+        def progress(step: int, steps: int, figures: Mapping[str, float]) -> None:
+            self.seen.append((step, steps, figures))
+            then(step)
+
+        self.lock.acquire()
+        try:
+            return fit.run(method or Steps(steps=3), job, self.folder / "work", progress, self.lock.handle)
+        finally:
+            self.lock.release()
+
+    def logged(self, start: str) -> list[str]:
+        lines = (self.folder / "log").read_text().splitlines()
+        return [line.removeprefix(start).strip() for line in lines if line.startswith(start)]
+
+    @property
+    def child(self) -> int:
+        return int(self.logged("train from")[-1].split()[-1])
+
+
+@pytest.fixture
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
+    monkeypatch.setenv("TOYS_LOG", str(tmp_path / "log"))
+    return Stage(tmp_path)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process still runs: one that nobody has waited for is dead all the same."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def until(condition: Callable[[], Any], seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come to it"
+        time.sleep(0.01)
+
+
+def test_a_stage_reports_each_step_and_its_outcome(stage: Stage) -> None:
+    trained, peak = stage.fit()
+    assert trained == Trained(trainable_parameters=7, steps=3, tokens=300)
+    assert stage.seen == [(1, 3, {"loss": 1.0}), (2, 3, {"loss": 0.5}), (3, 3, {"loss": 1 / 3})]
+    assert json.loads((stage.folder / "out" / "artifact.json").read_text())["ending"] == "."
+    assert 5 * 2**20 < peak < 2**33
+
+
+def test_a_fault_that_the_user_can_act_on_comes_back_as_one_message(stage: Stage) -> None:
+    with pytest.raises(ModelError, match=r"^the rank must be smaller$"):
+        stage.fit(Steps(fault="user"))
+
+
+def test_a_fault_of_the_code_comes_back_with_its_traceback(stage: Stage) -> None:
+    with pytest.raises(RuntimeError, match="ValueError: a slip in the method") as caught:
+        stage.fit(Steps(fault="bug"))
+    assert "toys.py" in "".join(caught.value.__notes__)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_killed_child_is_told_with_what_to_try(stage: Stage) -> None:
+    with pytest.raises(ModelError, match="memory ran out"):
+        stage.fit(Steps(fault="killed"))
+
+
+def test_a_child_that_cannot_start_is_told_with_what_it_wrote(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Steps, "table", lambda self: {"kind": "toys:Missing"})
+    with pytest.raises(RuntimeError, match="status 1") as caught:
+        stage.fit()
+    assert "toys:Missing" in "".join(caught.value.__notes__)
+
+
+def test_an_outcome_of_an_attempt_before_is_not_taken_for_this_ones(stage: Stage) -> None:
+    stage.fit()
+    with pytest.raises(ModelError):
+        stage.fit(Steps(fault="killed", steps=9))
+
+
+def test_modules_in_the_working_folder_do_not_get_in_the_way(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    (stage.folder / "json.py").write_text("raise RuntimeError('not me')")
+    monkeypatch.chdir(stage.folder)
+    assert stage.fit()[0].steps == 3
+
+
+# --------------------------------------------------------------------------------------------------- interruptions
+
+
+def interrupt_at(step: int) -> Callable[[int], None]:
+    def then(done: int) -> None:
+        if done == step:
+            raise KeyboardInterrupt
+
+    return then
+
+
+def test_an_interrupted_stage_saves_and_goes_on_from_there(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOYS_STEP", "0.05")
+    with pytest.raises(KeyboardInterrupt):
+        stage.fit(Steps(steps=50), interrupt_at(2))
+    assert not alive(stage.child)
+    stopped = json.loads((stage.folder / "work" / "checkpoint.json").read_text())["step"]
+    assert 2 <= stopped < 50
+    monkeypatch.setenv("TOYS_STEP", "0")
+    stage.fit(Steps(steps=50))
+    steps = [int(text) for text in stage.logged("train") if not text.startswith("from")]
+    assert steps == list(range(1, 51))
+
+
+def test_a_second_interrupt_ends_the_stage_at_once(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first one waits for the step in work, here for a minute."""
+
+    def then(done: int) -> None:
+        (stage.folder / "slow").touch()
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("TOYS_SLOW", str(stage.folder / "slow"))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    begun = time.monotonic()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            stage.fit(Steps(steps=3), then)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert time.monotonic() - begun < 20
+    assert not alive(stage.child)
+
+
+def test_a_fault_of_the_watcher_ends_the_child(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def then(done: int) -> None:
+        raise ValueError("nobody can be told")
+
+    monkeypatch.setenv("TOYS_STEP", "0.2")
+    with pytest.raises(ValueError, match="nobody can be told"):
+        stage.fit(Steps(steps=500), then)
+    assert not alive(stage.child)
+
+
+# ---------------------------------------------------------------------------------------------- with the parent
+
+PARENT = """
+import sys
+from pathlib import Path
+from test_fit import Stage
+from toys import Steps
+stage = Stage(Path(sys.argv[1]))
+stage.fit(Steps(steps=1000))
+"""
+
+
+@pytest.fixture
+def parent(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Another process that trains, in step 2 or later."""
+    environment = os.environ | {"PYTHONPATH": str(TESTS), "TOYS_LOG": str(tmp_path / "log"), "TOYS_STEP": "0.05"}
+    process = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path)], env=environment)
+    until(lambda: (tmp_path / "log").exists() and "train 2\n" in (tmp_path / "log").read_text())
+    yield process
+    process.kill()
+    process.wait()
+
+
+def logged_child(folder: Path) -> int:
+    line = next(line for line in (folder / "log").read_text().splitlines() if line.startswith("train from"))
+    return int(line.split()[-1])
+
+
+@pytest.mark.parametrize("death", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+def test_the_child_ends_with_its_parent(parent: subprocess.Popen[bytes], tmp_path: Path, death: signal.Signals) -> None:
+    child = logged_child(tmp_path)
+    assert alive(child)
+    parent.send_signal(death)
+    parent.wait()
+    until(lambda: not alive(child), 10)
+    assert not files.is_held(tmp_path / "lock")
+
+
+def test_the_step_stays_locked_until_the_child_is_gone(parent: subprocess.Popen[bytes], tmp_path: Path) -> None:
+    child = logged_child(tmp_path)
+    os.kill(child, signal.SIGSTOP)  # It cannot notice that its parent dies.
+    parent.kill()
+    parent.wait()
+    assert alive(child)
+    assert files.is_held(tmp_path / "lock")
+    os.kill(child, signal.SIGCONT)
+    until(lambda: not alive(child), 10)
+    assert not files.is_held(tmp_path / "lock")

@@ -1,0 +1,84 @@
+"""What the tests of training share: a little task, jobs on a tiny model, and weights compared digit by digit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.plugins import TrainJob
+
+MACHINES = ("kettle", "grinder", "coffee machine", "filter")
+
+
+def row(number: int, question: str, answer: str) -> dict[str, Any]:
+    return {"id": f"q{number}", "messages": [{"role": "user", "content": question}], "completion": answer}
+
+
+def rows(count: int = 24) -> list[dict[str, Any]]:
+    """Questions of unlike length with short answers."""
+    return [
+        row(n, f"how long is the warranty of {MACHINES[n % 4]} {n}?" + " please" * (n % 7), f"{n % 5} years")
+        for n in range(count)
+    ]
+
+
+def write(file: Path, values: Sequence[Mapping[str, Any]]) -> Path:
+    file.write_text("".join(json.dumps(value) + "\n" for value in values), encoding="utf-8")
+    return file
+
+
+def make_job(
+    folder: Path,
+    model: Path,
+    *,
+    train: Sequence[Mapping[str, Any]] | None = None,
+    dev: Sequence[Mapping[str, Any]] | None = None,
+    incoming: Path | None = None,
+    seed: int = 0,
+    **settings: Any,
+) -> TrainJob:
+    """A job in the new folder `folder`; `settings` go into the model's table."""
+    for name in ("work", "out"):
+        (folder / name).mkdir(parents=True)
+    return TrainJob(
+        train=write(folder / "train.jsonl", rows() if train is None else train),
+        dev=write(folder / "dev.jsonl", dev) if dev else None,
+        model={"kind": "transformers", "id": str(model), "dtype": "float32", "device": "cpu"} | settings,
+        incoming=incoming,
+        out=folder / "out",
+        work=folder / "work",
+        seed=seed,
+    )
+
+
+def silent(step: int, steps: int, figures: Mapping[str, float]) -> None:
+    """A progress callback that does nothing."""
+
+
+def stop_after(step: int) -> Any:
+    def progress(at: int, steps: int, figures: Mapping[str, float]) -> None:
+        if at >= step:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+def weights(out: Path) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    found = [*out.glob("adapter_model.safetensors"), *out.glob("model.safetensors")]
+    assert len(found) == 1
+    return load_file(found[0])
+
+
+def same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two sets of weights agree in every digit."""
+    import torch
+
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def curves(out: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (out / "curves.jsonl").read_text(encoding="utf-8").splitlines()]
