@@ -2,11 +2,12 @@
 
     python bench/evaluation.py [--data FOLDER] [--repeats 3] [--tasks gsm8k,xquad] [--out FILE.json]
 
-Installs the peer in an environment of its own, finds the batch size that is best for it, then lets the two run in turns.
-Output lengths are made equal: both generate up to the limit, with the end-of-text token forbidden (the peer by
-`min_new_tokens`, ours by setting its logit to minus infinity), so that the texts are the same too. Model loading is not timed on either side. Prompts go in as plain
-text, without a chat template. Prints one line a run and a table; `--out` keeps everything as JSON. On a machine that
-others use at the same time take the ratio of CPU seconds with OMP_NUM_THREADS=1: it does not count the waiting.
+Installs the peer in an environment of its own, finds the batch size that is best for it, then lets the two run in
+turns. Output lengths are made equal: both generate up to the limit, with the end-of-text token forbidden (the peer by
+`min_new_tokens`, ours by setting its logit to minus infinity), so that the texts are the same too. Model loading is not
+timed on either side. Prompts go in as plain text, without a chat template. Prints one line a run and a table; `--out`
+keeps everything as JSON. On a machine that others use at the same time take the ratio of CPU seconds with
+OMP_NUM_THREADS=1: it does not count the waiting.
 
 Tasks: `gsm8k` are 32 problems with 5 shots, 96 new tokens; `xquad` 64 questions, each with its paragraph and no two with
 the same one, 24 new tokens; `xquad-pages` the first 64 questions, of which some five ask about one paragraph.

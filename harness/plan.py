@@ -6,6 +6,7 @@ once, whoever asks for it. `plan` names every step of a spec without loading a m
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ class PlannedRun:
 
 
 def attempt(inputs: dict[str, Any], number: int) -> Named:
-    """Name the answering step of these inputs in its first attempt (0) or a later one (`retry_errors`)."""
+    """Name the answering step of these inputs in its first attempt (0) or a later one (`retry`)."""
     return _name("predict", inputs | {"attempt": number})
 
 
@@ -44,13 +45,13 @@ def _name(kind: str, inputs: dict[str, Any]) -> Named:
     return Named(f"{kind}-{digest(inputs)}", inputs)
 
 
-def plan(spec: Spec, dataset: Dataset, store: Store, *, retry_errors: bool = False) -> list[PlannedRun]:
+def plan(spec: Spec, dataset: Dataset, store: Store, *, retry: Collection[str] = ()) -> list[PlannedRun]:
     """Name the steps of every variant and seed. Cheap: files are digested once, no model is loaded.
 
-    With `retry_errors` a finished answering step that holds failed examples is followed by another attempt, a step of
-    its own that keeps the good answers. The newest finished attempt always stands for the run.
+    For the variants in `retry` a finished answering step that holds failed examples is followed by another attempt, a
+    step of its own that keeps the good answers. The newest finished attempt always stands for a run.
     """
-    namer = _Namer(spec, dataset, store, retry_errors)
+    namer = _Namer(spec, dataset, store, retry)
     return [namer.run(variant, seed) for variant in spec.variants for seed in spec.seeds]
 
 
@@ -60,8 +61,8 @@ def question(example: Example) -> Example:
 
 
 class _Namer:
-    def __init__(self, spec: Spec, dataset: Dataset, store: Store, retry_errors: bool) -> None:
-        self._spec, self._data, self._store, self._retry = spec, dataset, store, retry_errors
+    def __init__(self, spec: Spec, dataset: Dataset, store: Store, retry: Collection[str]) -> None:
+        self._spec, self._data, self._store, self._retry = spec, dataset, store, retry
         self._model = spec.model.fingerprint()
         self._questions = fingerprint(map(question, dataset.heldout))
         self._embedders: dict[str, dict[str, Any]] = {}
@@ -87,7 +88,8 @@ class _Namer:
                 inputs |= self._retrieval(variant, steps)
             steps[f"train.{number}"] = _name("train", inputs)
             weights = steps[f"train.{number}"].name
-        steps["predict"] = self._attempt(self._predict(variant, seed, steps, weights))
+        inputs = self._predict(variant, seed, steps, weights)
+        steps["predict"] = self._attempt(inputs, retry=variant.name in self._retry)
         for metric in self._spec.metrics:
             if not metric.needs_passages or variant.retrieve is not None:
                 steps[f"score.{metric.name}"] = _name("score", self._score(metric, steps["predict"]))
@@ -136,13 +138,13 @@ class _Namer:
             self._embedders[key] = embedder.fingerprint()
         return self._embedders[key]
 
-    def _attempt(self, inputs: dict[str, Any]) -> Named:
+    def _attempt(self, inputs: dict[str, Any], *, retry: bool) -> Named:
         """The newest finished attempt, the first one where none is, or the next one where errors are to be retried."""
         number = 0
         while self._outcome(inputs, number + 1) is not None:
             number += 1
         outcome = self._outcome(inputs, number)
-        if self._retry and outcome is not None and outcome["failed"]:
+        if retry and outcome is not None and outcome["failed"]:
             number += 1
         return attempt(inputs, number)
 

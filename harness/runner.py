@@ -41,7 +41,7 @@ def prepare(
         if name not in names:
             raise UsageError(f"--only {name}: no such variant.{did_you_mean(name, names)}")
     dataset = data.load(spec.data)
-    return dataset, plan.plan(spec, dataset, store, retry_errors=retry_errors)
+    return dataset, plan.plan(spec, dataset, store, retry=(only or names) if retry_errors else ())
 
 
 def begin(spec: Spec, store: Store, dataset: Dataset, planned: Sequence[PlannedRun]) -> Snapshot:
@@ -62,7 +62,8 @@ def run(
     *,
     only: Sequence[str] = (),
 ) -> Outcome:
-    """Do what is missing of the plan (of the variants in `only`, where it names any).
+    """Do what is missing of the plan, of the variants in `only` where it names any; of others only what the store
+    holds already is recorded.
 
     A run that fails is kept as failed and the others go on. Raises KeyboardInterrupt where `watch` did or the user
     stopped it; what was acknowledged by then is kept, and the same call goes on from there.
@@ -71,9 +72,9 @@ def run(
     worker = Pipeline(spec, dataset, store, watch)
     try:
         for planned_run, saved in zip(planned, snapshot.runs(), strict=True):
-            if only and planned_run.variant.name not in only:
-                continue
-            if saved.status == "complete" and _is_whole(planned_run, store):
+            whole = _is_whole(planned_run, store)
+            wanted = not only or planned_run.variant.name in only
+            if (saved.status == "complete" and whole) or not (wanted or whole):
                 continue
             did += 1
             record, fault = _do(planned_run, _record(spec, planned_run, dataset), worker, store, watch)
@@ -128,7 +129,8 @@ def _without_places(text: str, spec: Spec, store: Store) -> str:
     """An error as it is kept: results are shown to others, and where they lay on this machine is none of theirs."""
     places = {store.root.resolve(): "RESULTS", spec.file.resolve().parent: ".", Path.home(): "~"}
     for place, shown in places.items():
-        text = text.replace(f"{place}/", f"{shown}/").replace(str(place), shown)
+        if place != Path(place.anchor):
+            text = text.replace(str(place), shown)
     return text
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from toys import HashedEmbedding, Steps, WordIndex, Words
 
 from harness.asking import Asking, answer
 from harness.backends.canned import Canned, CannedSession
@@ -16,7 +17,6 @@ from harness.plugins import Context, Index, Plan, Prompt, Retriever
 from harness.prompts.few_shot import FewShot
 from harness.prompts.zero_shot import ZeroShot
 from harness.records import Decoding, Document, Example, Message, Passage, Prediction, Reply, Request
-from toys import HashedEmbedding, Steps, WordIndex, Words
 
 KB = [
     Document(id="apple", text="the apple is red"),
@@ -183,7 +183,7 @@ class Logged(CannedSession):
 
 
 class Twice(ZeroShot):
-    """Asks about the first answer again; says nothing of what begins with "mute", and gives up what begins with "no"."""
+    """Asks about the first answer again; asks nothing of what begins with "mute" and gives up what begins with "no"."""
 
     def ask(self, example: Example, context: Context) -> Generator[Request, Reply, str | None]:
         if example.input.startswith("mute"):

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from comparison import FRUIT, Comparison
+
 from harness import data, estimate, plan, spec
 from harness.estimate import Estimate
 from harness.store import Store

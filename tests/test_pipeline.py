@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-
 from comparison import FRUIT, Comparison
+
 from harness import pipeline
 from harness.plan import Named, PlannedRun
 from harness.store import Store
@@ -46,7 +46,7 @@ def test_a_raft_prompt_holds_the_gold_passage_and_a_distractor(tmp_path: Path) -
     assert [len(prompt) for prompt in raft + bare] == [1] * 8
     assert sum(prompt[0]["content"].count("when it is ripe.") for prompt in raft) == 2 * 4
     assert "[lemon] The lemon is golden" in raft[0][0]["content"]
-    assert [prompt[0]["content"] for prompt in bare][0] == "What colour is a ripe lemon?"
+    assert bare[0][0]["content"] == "What colour is a ripe lemon?"
 
 
 def test_prompts_see_neither_the_answer_nor_its_source(tmp_path: Path) -> None:

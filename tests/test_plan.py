@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
 from comparison import Comparison
+
 from harness import data, plan, spec
 from harness.plan import PlannedRun
 from harness.store import Store
@@ -186,9 +186,9 @@ def test_a_file_of_a_plug_in_counts_by_its_content_wherever_it_lies(tmp_path: Pa
     assert made("three", "weights") != made("four", "others")
 
 
-def runs(comparison: Comparison, *, retry: bool = False) -> list[PlannedRun]:
+def runs(comparison: Comparison, *retry: str) -> list[PlannedRun]:
     found = spec.load(comparison.spec)
-    return plan.plan(found, data.load(found.data), Store(comparison.results), retry_errors=retry)
+    return plan.plan(found, data.load(found.data), Store(comparison.results), retry=retry)
 
 
 def finish(comparison: Comparison, run: PlannedRun, failed: int) -> None:
@@ -201,14 +201,14 @@ def finish(comparison: Comparison, run: PlannedRun, failed: int) -> None:
 def test_the_newest_finished_attempt_stands_for_a_run(tmp_path: Path) -> None:
     comparison = Comparison(tmp_path / "one", '[[variant]]\nname = "plain"\n')
     (first,) = runs(comparison)
-    assert runs(comparison, retry=True) == [first], "there is nothing to retry yet"
+    assert runs(comparison, "plain") == [first], "there is nothing to retry yet"
     finish(comparison, first, failed=2)
-    assert runs(comparison) == [first]
-    (second,) = runs(comparison, retry=True)
+    assert runs(comparison) == runs(comparison, "another") == [first]
+    (second,) = runs(comparison, "plain")
     assert second.steps["predict"] != first.steps["predict"]
     assert second.steps["score.exact_match"] != first.steps["score.exact_match"]
     assert second.steps["latency"] == first.steps["latency"]
     assert runs(comparison) == [first], "the second attempt is not finished"
     finish(comparison, second, failed=0)
     assert runs(comparison) == [second]
-    assert runs(comparison, retry=True) == [second], "no example failed"
+    assert runs(comparison, "plain") == [second], "no example failed"

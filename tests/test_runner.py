@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from comparison import VARIANTS, Comparison, Done, finish, kill, wait_for
 from test_fit import alive, until
 
@@ -319,6 +318,17 @@ def test_failed_examples_are_asked_again_only_on_request_and_the_leaderboard_say
     assert comparison.logged("answer") == asked[1:] * 2
     row = next(row for row in comparison.board()["rows"] if row["variant"] == "lora")
     assert row["notes"] == ["failed examples that were answered again (--retry-errors): 2"]
+
+
+def test_only_the_variants_that_are_named_are_asked_again(tmp_path: Path) -> None:
+    comparison = Comparison(tmp_path / "one", TRAINED)
+    comparison.broken.write_text("apple")
+    comparison.run()
+    comparison.broken.unlink()
+    assert comparison.run("--retry-errors", "--only", "lora").status == 0
+    errors = {row["variant"]: row["metrics"]["exact_match"]["errors"] for row in comparison.board()["rows"]}
+    assert errors == {"lora": 0, "plain": 1}
+    assert {row["status"] for row in comparison.board()["rows"]} == {"complete"}
 
 
 def test_a_metric_that_fails_on_an_example_counts_it_at_the_floor_with_a_note(tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def test_several_numbers_an_example_are_kept_together() -> None:
     [
         (lambda: ExactMatch(primary=True), True),
         (lambda: ExactMatch(normalise="none"), False),
-        (lambda: Odd(), False),
+        (Odd, False),
     ],
 )
 def test_the_signature_tells_settings_apart_and_nothing_else(change: Callable[[], Metric], same: bool) -> None:

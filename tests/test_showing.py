@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
-
 from comparison import Comparison
+
 from harness import showing
 from harness.errors import StoreError
 from harness.snapshot import Snapshot

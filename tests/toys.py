@@ -111,7 +111,9 @@ class Steps(Method):
                 secret = job.train.parents[4].parent / "secret"
                 raise ModelError(f"cannot read {secret} or {job.out.parents[2]}/thing or {Path.home()}/thing")
             log(f"train {step}")
-            checkpoint.write_text(json.dumps({"step": step}))
+            draft = job.work / "checkpoint.tmp"
+            draft.write_text(json.dumps({"step": step}))
+            draft.replace(checkpoint)
             progress(step, self.steps, {"loss": 1 / step})
         ending = rows[0]["completion"][-1]
         (job.out / "artifact.json").write_text(json.dumps({"ending": ending, "prompts": [r["messages"] for r in rows]}))

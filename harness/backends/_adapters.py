@@ -12,7 +12,6 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
-from harness import models
 from harness.errors import ModelError
 
 KEEP = 4
@@ -20,7 +19,7 @@ KEEP = 4
 
 
 def read_artifact(path: Path) -> dict[str, Any]:
-    """Return what the folder `path` says of itself: `kind` is "adapter" or "model", `base` the weights it was made from.
+    """Return what the folder `path` says of itself: `kind` is "adapter" or "model", `base` the weights it comes from.
 
     A folder without artifact.json is read as what its files show. Raises ModelError where it is neither.
     """
@@ -114,9 +113,8 @@ class Adapters:
         for module in self.model.modules():
             if isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper):
                 module.enable_adapters(key is not None)
-                if key is not None and isinstance(module, BaseTunerLayer):
-                    module.set_adapter(key, inference_mode=True)
-                elif key is not None and key in module._adapters:
+                # A tuner layer without this adapter passes its input on; a replaced module would raise.
+                if key is not None and (isinstance(module, BaseTunerLayer) or key in module._adapters):
                     module.set_adapter(key, inference_mode=True)
         self.model.eval()
 

@@ -1,8 +1,8 @@
 """The decode loop: rows of a batch are answered together, each until its own end.
 
-Two engines run a model under it. `SlotEngine` is fast and serves the architectures that `_attention` knows; `PlainEngine`
-serves every other causal model through transformers' own cache and masks. What they compute depends on the rows given and
-on nothing that ran before: buffers have sizes that follow from the batch alone.
+Two engines run a model under it. `SlotEngine` is fast and serves the architectures that `_attention` knows;
+`PlainEngine` serves every other causal model through transformers' own cache and masks. What they compute depends on the
+rows given and on nothing that ran before: buffers have sizes that follow from the batch alone.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from torch import Tensor
 
 from harness.backends import _attention
 
-PREFILL_TOKENS = 2048
-"""Prompt tokens in one forward pass: enough to fill the matrix units, few enough to bound the memory of activations."""
+PREFILL_TOKENS = {"cpu": 512, "cuda": 16384}
+"""Prompt tokens in one forward pass. On a CPU 512 fill the vector units as well as more do, and their activations stay
+small enough that the C library keeps the memory: with 2,048 a sixth of the time went into page faults."""
 
 SHORTEST_FAMILY = 32
 """What a few prompts of a batch start with is computed once from this many tokens on."""
 
 COPY_BELOW = 128
-"""A shared prefix shorter than this is copied into every row: reading it once would save less than its extra products cost."""
+"""A shared prefix shorter than this is copied into every row: the extra products of keeping it apart would cost more."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -80,6 +81,7 @@ class SlotEngine(Engine):
         self.model = model
         self.device = model.device
         self.head = model.get_output_embeddings()
+        self.portion = PREFILL_TOKENS["cpu" if self.device.type == "cpu" else "cuda"]
 
     def prefix(self, tokens: Sequence[int]) -> Prefix:
         """Compute the keys and values of a prefix, once for all batches that share it."""
@@ -101,7 +103,7 @@ class SlotEngine(Engine):
         rests = [list(prompt[first:]) for prompt, first in zip(prompts, done, strict=True)]
         order = sorted(range(len(prompts)), key=lambda row: (-len(rests[row]), row))
         last: list[Tensor] = [torch.empty(0)] * len(prompts)
-        for first, size in _portions([len(rests[row]) for row in order], PREFILL_TOKENS):
+        for first, size in _portions([len(rests[row]) for row in order], self.portion):
             which = order[first : first + size]
             hidden = self._prefill(which, [rests[row] for row in which], [done[row] for row in which])
             for place, row in enumerate(which):
@@ -119,7 +121,7 @@ class SlotEngine(Engine):
         done = [0] * len(prompts)
         found = [family for family in families(prompts) if family.shared]
         found.sort(key=lambda family: (-family.shared, family.members))
-        for first, size in _portions([family.shared for family in found], PREFILL_TOKENS):
+        for first, size in _portions([family.shared for family in found], self.portion):
             part = found[first : first + size]
             heads = [family.members[0] for family in part]
             self._prefill(heads, [prompts[f.members[0]][: f.shared] for f in part], [0] * len(part))
@@ -252,7 +254,7 @@ def _choose(logits: Tensor, rows: Sequence[Row]) -> list[int]:
 
 
 def _sample(logits: Tensor, row: Row, draw: float) -> int:
-    """Draw one token by inverting the distribution's cumulative sum, cut to the nucleus of `top_p` (arXiv 1904.09751)."""
+    """Draw one token by inverting the cumulative distribution, cut to the nucleus of `top_p` (arXiv 1904.09751)."""
     probabilities, tokens = (logits.double() / row.temperature).softmax(-1).sort(descending=True, stable=True)
     cumulative = probabilities.cumsum(-1)
     nucleus = int((cumulative - probabilities < row.top_p).sum())
@@ -279,7 +281,7 @@ def families(prompts: Sequence[Sequence[int]]) -> list[Family]:
     shared = 0
     for index in order:
         if members:
-            same = _common(prompts[members[-1]], prompts[index])
+            same = common(prompts[members[-1]], prompts[index])
             both = same if len(members) == 1 else min(shared, same)
             if both >= SHORTEST_FAMILY and both * len(members) >= shared * (len(members) - 1):
                 members.append(index)
@@ -290,7 +292,7 @@ def families(prompts: Sequence[Sequence[int]]) -> list[Family]:
     return [*found, Family(tuple(sorted(members)), shared)] if members else found
 
 
-def _common(first: Sequence[int], second: Sequence[int]) -> int:
+def common(first: Sequence[int], second: Sequence[int]) -> int:
     """How many tokens both start with, less than either's length."""
     most = min(len(first), len(second)) - 1
     same = 0

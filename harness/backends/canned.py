@@ -1,6 +1,7 @@
 """Answers from a table instead of a model: for tests and dry trials. Needs no torch and answers in no time.
 
-It is a backend like any other, so that a whole comparison can run through spec, prompts, store and leaderboard in a second.
+It is a backend like any other, so that a whole comparison can run through spec, prompts, store and leaderboard in a
+second.
 """
 
 from __future__ import annotations

@@ -180,7 +180,8 @@ class TransformersSession(Session):
         if described.get("base") not in (None, self.weights):
             raise ModelError(
                 f"artifact {artifact} was trained on another model than {self.backend.id!r} (its base has the "
-                f"fingerprint {described['base'][:12]}, this one {self.weights[:12]}). Use it with that model, or train again."
+                f"fingerprint {described['base'][:12]}, this one {self.weights[:12]}). Use it with that model, or train "
+                "again."
             )
         key = f"harness_{models.fingerprint(artifact)[:24]}"
         if described["kind"] == "model":
@@ -282,15 +283,16 @@ class TransformersSession(Session):
     def _size(self, index: int, request: Request, length: int, shared: int) -> tuple[int, int, int, int]:
         return length, index, self._rows(request), self._limit(request, shared + length)
 
-    def _shared(self, prompts: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    def _shared(self, prompts: Sequence[list[int]]) -> tuple[int, ...]:
         """The tokens that all prompts start with, where they are worth computing apart; each keeps one of its own."""
+        from harness.backends._decoding import common
+
         if len(prompts) < 2:
             return ()
+        shortest = min(len(prompt) for prompt in prompts)
+        # What the alphabetically first and last prompt start with, all between them start with.
         first, last = min(prompts), max(prompts)
-        most = min(len(prompt) for prompt in prompts) - 1
-        same = 0
-        while same < most and first[same] == last[same]:
-            same += 1
+        same = common(first[:shortest], last[:shortest])
         return tuple(first[:same]) if same >= SHORTEST_PREFIX else ()
 
     def _budget(self) -> int:
@@ -298,9 +300,8 @@ class TransformersSession(Session):
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         number = 4 if self.dtype == "float32" else 2
-        return min(
-            self.backend.batch_tokens, max(1024, CACHE_BYTES // (2 * config.num_hidden_layers * heads * width * number))
-        )
+        per_token: int = 2 * config.num_hidden_layers * heads * width * number
+        return min(self.backend.batch_tokens, max(1024, CACHE_BYTES // per_token))
 
     def _rows(self, request: Request) -> int:
         return request.n if request.decoding.temperature > 0 else 1

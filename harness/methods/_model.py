@@ -44,12 +44,8 @@ def load(job: TrainJob, adapter: Adapter | None, dtype: str) -> Policy:
     code = bool(job.model.get("trust_remote_code"))
     model = _load(job.incoming if incoming == "model" and job.incoming else path, code)
     tokenizer = _tokenizer(path, code)
-    if incoming == "adapter":
-        try:
-            model = PeftModel.from_pretrained(model, job.incoming, is_trainable=adapter is None)
-        except (ValueError, RuntimeError, KeyError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise ModelError(f"adapter {job.incoming} does not fit model {job.model['id']!r}: {reason}") from error
+    if incoming == "adapter" and job.incoming:
+        model = _adapted(model, job.incoming, job.model["id"], is_trainable=adapter is None)
     if adapter is not None:
         model = adapter.wrap(model.merge_and_unload() if isinstance(model, PeftModel) else model)
     elif incoming != "adapter":
@@ -121,6 +117,24 @@ def _kind(artifact: Path, base: str) -> str:
         if (artifact / file).is_file():
             return kind
     raise ModelError(f"{artifact} holds neither a PEFT adapter (adapter_config.json) nor a model (config.json)")
+
+
+def _adapted(model: Any, artifact: Path, name: str, *, is_trainable: bool) -> Any:
+    from peft import PeftModel, get_peft_model_state_dict
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(artifact / "adapter_model.safetensors", "pt") as file:
+            there = set(file.keys())
+        adapted = PeftModel.from_pretrained(model, artifact, is_trainable=is_trainable)
+        # PEFT itself passes over weights that find no place, and places that find no weights.
+        odd = sorted(there ^ set(get_peft_model_state_dict(adapted, save_embedding_layers=False)))
+        if odd:
+            raise ValueError(f"{len(odd)} of its weights have no counterpart, such as {odd[0]}")
+    except (OSError, SafetensorError, ValueError, RuntimeError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"adapter {artifact} does not fit model {name!r}: {reason}") from error
+    return adapted
 
 
 def _load(path: Path, trust_remote_code: bool) -> Any:

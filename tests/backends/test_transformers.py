@@ -165,6 +165,18 @@ def test_questions_about_the_same_texts_answer_as_generate_does(session: Any, re
         assert texts(answer_all(session, requests, plan)) == reference.answers(session, requests)
 
 
+def test_nothing_is_read_that_was_not_written(session: Any, reference: Reference) -> None:
+    requests = asks([*QUESTIONS, *(f"{'tea ' * 60}{question}" for question in QUESTIONS[:2]), "red " * 90], SHOTS)
+    expected = reference.answers(session, requests)
+    torch.use_deterministic_algorithms(True)  # which fills fresh memory with NaN
+    try:
+        assert torch.utils.deterministic.fill_uninitialized_memory
+        assert torch.isnan(torch.empty(3)).all()
+        assert texts(answer_all(session, requests)) == expected
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
 def test_families_hold_every_prompt_once_and_what_all_of_their_members_start_with() -> None:
     from hypothesis import given
     from hypothesis import strategies as st
