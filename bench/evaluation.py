@@ -9,7 +9,7 @@ timed on either side. Prompts go in as plain text, without a chat template. Prin
 keeps everything as JSON. On a machine that others use at the same time take the ratio of CPU seconds with
 OMP_NUM_THREADS=1: it does not count the waiting.
 
-Tasks: `gsm8k` are 32 problems with 5 shots, 96 new tokens; `xquad` 64 questions, each with its paragraph and no two with
+Tasks: `gsm8k` are 32 problems with 5 shots, 96 new tokens; `xquad` 64 questions, each with its paragraph, no two with
 the same one, 24 new tokens; `xquad-pages` the first 64 questions, of which some five ask about one paragraph.
 Targets: 2x on gsm8k, 1.2x on xquad.
 """

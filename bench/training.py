@@ -1,7 +1,7 @@
 """How fast LoRA trains here, against plain scripts with TRL's SFTTrainer: `python bench/training.py [--runs 5]`.
 
-48 XQuAD questions with their paragraph and a short answer, the built-in model, LoRA of rank 16 on all linear layers, six
-steps of eight rows. All ways train the same rows, once each; their runs alternate, since a machine's speed drifts.
+48 XQuAD questions with their paragraph and a short answer, the built-in model, LoRA of rank 16 on all linear layers,
+six steps of eight rows. All ways train the same rows, once each; their runs alternate, since a machine drifts.
 
     ours          method `sft` with its own settings
     trl like      a plain SFTTrainer with the same number format, batches in the same order, no gradient checkpointing

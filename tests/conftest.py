@@ -23,7 +23,7 @@ WORDS = (
 
 
 def make_tiny_model(folder: Path, *, seed: int = 0, template: str | None = TEMPLATE, layers: int = 2) -> Path:
-    """Write a random llama of some 100,000 weights and a byte-level tokenizer, trained on a few words, into `folder`."""
+    """Write a random llama of some 100,000 weights and a byte-level tokenizer trained on a few words into `folder`."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast

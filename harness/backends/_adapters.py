@@ -97,7 +97,7 @@ class Adapters:
             made_for = f" It says that it was made for {base}." if base else ""
         except (OSError, ValueError):
             pass
-        return f"adapter {path} does not fit model {self.name}: {reason}.{made_for} Use it with the model it was trained on."
+        return f"adapter {path} does not fit model {self.name}: {reason}.{made_for} Use it with its own model."
 
     def _cast(self, key: str) -> None:
         """Bring the adapter into the model's own dtype and device, so that no product converts its input."""

@@ -1,13 +1,13 @@
 """Keys and values of a batch that is being decoded, and attention over them.
 
 What `generate` of transformers pays for and this does not: its cache grows by copying, each key/value head is repeated
-for its query heads, and a prefix that all rows share is stored and read once a row. Here the cache is allocated once, the
-query heads of one key/value head attend together as rows of one product, and a long shared prefix is kept once for the
+for its query heads, and a prefix that all rows share is stored and read once a row. Here the cache is allocated once;
+the query heads of one key/value head attend together as rows of one product; a long shared prefix is kept once for the
 whole batch.
 
-Slots and rows: row r of a batch has its own keys in slots 0..slots-1, in the order of its tokens. Rows of unequal prompt
-length leave slots unused between prompt and answer; `valid` says which hold something. Positions (RoPE) are counted
-without the unused slots.
+Slots and rows: row r of a batch has its own keys in slots 0..slots-1, in the order of its tokens. Rows of unequal
+prompt length leave slots unused between prompt and answer; `valid` says which hold something. Positions (RoPE) are
+counted without the unused slots.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class Slots:
         if layer == len(self.layers):
             shape = (self.rows, keys.shape[1], self.slots + 1)
             # Zeros: a slot that is masked still enters the products, where what memory happened to hold could be NaN.
-            self.layers.append((keys.new_empty((*shape, keys.shape[3])), values.new_zeros((*shape, values.shape[3]))))
+            self.layers.append((keys.new_zeros((*shape, keys.shape[3])), values.new_zeros((*shape, values.shape[3]))))
         return self.layers[layer]
 
 

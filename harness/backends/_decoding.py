@@ -1,8 +1,8 @@
 """The decode loop: rows of a batch are answered together, each until its own end.
 
 Two engines run a model under it. `SlotEngine` is fast and serves the architectures that `_attention` knows;
-`PlainEngine` serves every other causal model through transformers' own cache and masks. What they compute depends on the
-rows given and on nothing that ran before: buffers have sizes that follow from the batch alone.
+`PlainEngine` serves every other causal model through transformers' own cache and masks. What they compute depends on
+the rows given and on nothing that ran before: buffers have sizes that follow from the batch alone.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SHORTEST_FAMILY = 32
 """What a few prompts of a batch start with is computed once from this many tokens on."""
 
 COPY_BELOW = 128
-"""A shared prefix shorter than this is copied into every row: the extra products of keeping it apart would cost more."""
+"""A shared prefix shorter than this is copied into every row: the products of keeping it apart would cost more."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -180,8 +180,8 @@ class TransformersSession(Session):
         if described.get("base") not in (None, self.weights):
             raise ModelError(
                 f"artifact {artifact} was trained on another model than {self.backend.id!r} (its base has the "
-                f"fingerprint {described['base'][:12]}, this one {self.weights[:12]}). Use it with that model, or train "
-                "again."
+                f"fingerprint {described['base'][:12]}, this one {self.weights[:12]}). Use it with that model, or "
+                "train again."
             )
         key = f"harness_{models.fingerprint(artifact)[:24]}"
         if described["kind"] == "model":

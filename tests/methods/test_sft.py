@@ -540,7 +540,7 @@ def test_what_changes_no_weights_stays_out_of_the_artifacts_name() -> None:
 @pytest.mark.slow
 def test_the_built_in_model_learns_from_whole_weights_and_from_an_adapter(tmp_path: Path, builtin_model: Path) -> None:
     for name, adapter in (("full", Full()), ("lora", Lora())):
-        job = make_job(tmp_path / name, builtin_model, train=rows(16))
-        Sft(adapter=adapter, epochs=4, batch_size=4).fit(job, silent)
+        job = make_job(tmp_path / name, builtin_model, train=rows(8))
+        Sft(adapter=adapter, epochs=3, batch_size=4).fit(job, silent)
         losses = [line["loss"] for line in curves(job.out)]
-        assert sum(losses[-4:]) < 0.5 * sum(losses[:4]), name
+        assert losses[-1] < 0.6 * losses[0], name
