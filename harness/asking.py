@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING
 
@@ -121,31 +122,48 @@ class Asking(Context):
             self._sizes[passage.id] = self._session.count([Message("user", passage.text)]) - empty
         return self._sizes[passage.id]
 
-    def train_on(self, example: Example, method: Method) -> None:
-        """Set the passages that a training prompt of `example` holds, as RAFT does (arXiv 2403.10131).
+    def train_on(self, examples: Sequence[Example], method: Method) -> None:
+        """Set the passages that the training prompts of `examples` hold, as RAFT does (arXiv 2403.10131).
 
-        With a chance of `oracle_share` the best-ranked passage of a document that holds the answer (the document's
-        first one where none was retrieved) stands among `distractors` retrieved passages of other documents; else,
-        and where the example names no source, there are only such others. The seed and the example decide the draw.
+        With a chance of `oracle_share` the gold passage stands among `distractors` retrieved ones of other documents;
+        else, and where the example names no source, there are only such others. The gold passage is the one of the
+        source documents that holds most of an accepted answer's words; of several the best retrieved. The seed and the
+        example decide the draw.
         """
         assert self._retriever is not None and self._index is not None
-        draw = random.Random(f"{self._seed} {example.id}")
         others_wanted = self._retriever.top_k - 1 if method.distractors is None else method.distractors
-        depth = max(self._retriever.top_k, others_wanted) + 4 * max(1, len(example.sources))
-        found = self._index.search([example.input], depth)[0]
-        gold = [p for p in found if p.document in example.sources]
-        if not gold and example.sources:
-            gold = [p for p in self._index.passages() if p.document in example.sources]
-        others = [p for p in found if p.document not in example.sources]
-        oracle = bool(gold) and draw.random() < method.oracle_share
-        chosen = [*gold[:1], *others[:others_wanted]] if oracle else others[: others_wanted + 1]
-        # The budget is applied before the order is drawn: the gold passage is never the one left out.
-        kept = list(self._within_budget(chosen))
-        if method.shuffle:
-            draw.shuffle(kept)
-        else:
-            kept.sort(key=lambda p: p.rank if p.rank is not None else depth + 1)
-        self._passages[example.id] = tuple(kept)
+        by_document: dict[str, list[Passage]] = {}
+        for passage in self._index.passages():
+            by_document.setdefault(passage.document, []).append(passage)
+        # Deep enough that the passages of the sources cannot take the places of the distractors.
+        of_sources = (sum(len(by_document.get(name, [])) for name in example.sources) for example in examples)
+        depth = others_wanted + 1 + max(of_sources, default=0)
+        found = self._index.search([example.input for example in examples], depth)
+        for example, ranked in zip(examples, found, strict=True):
+            draw = random.Random(f"{self._seed} {example.id}")
+            order = {passage.id: place for place, passage in enumerate(ranked)}
+            gold = [passage for name in example.sources for passage in by_document.get(name, [])]
+            gold.sort(key=lambda passage: (-_held(example, passage), order.get(passage.id, depth)))
+            others = [passage for passage in ranked if passage.document not in example.sources]
+            oracle = bool(gold) and draw.random() < method.oracle_share
+            chosen = [*gold[:1], *others[:others_wanted]] if oracle else others[: others_wanted + 1]
+            # The budget is applied before the order is drawn: the gold passage is never the one left out.
+            kept = list(self._within_budget(chosen))
+            if method.shuffle:
+                draw.shuffle(kept)
+            else:
+                kept.sort(key=lambda passage: order.get(passage.id, depth))
+            self._passages[example.id] = tuple(kept)
+
+
+_WORDS = re.compile(r"\w+")
+
+
+def _held(example: Example, passage: Passage) -> float:
+    """The share of an accepted answer's words that stand in the passage, for the best of the accepted answers."""
+    words = set(_WORDS.findall(passage.text.casefold()))
+    wanted = [set(_WORDS.findall(target.casefold())) for target in example.targets]
+    return max((len(each & words) / len(each) for each in wanted if each), default=0.0)
 
 
 def _same(shot: Example, example: Example) -> bool:

@@ -131,8 +131,7 @@ class Pipeline:
         with _meter(task) as meter:
             context.prepare(self._data.dev)
             if context.retrieves:
-                for example in self._data.train:
-                    context.train_on(example, method)
+                context.train_on(self._data.train, method)
             _write_rows(rows / "train.jsonl", self._data.train, run.variant.prompt, context)
             _write_rows(rows / "dev.jsonl", self._data.dev, run.variant.prompt, context)
             job = TrainJob(

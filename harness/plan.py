@@ -63,7 +63,9 @@ def question(example: Example) -> Example:
 class _Namer:
     def __init__(self, spec: Spec, dataset: Dataset, store: Store, retry: Collection[str]) -> None:
         self._spec, self._data, self._store, self._retry = spec, dataset, store, retry
-        self._model = spec.model.fingerprint()
+        # What the backend is, and what it loads: its own settings, such as the device, are in its fingerprint.
+        about = spec.model.identity()
+        self._model = {k: about[k] for k in ("kind", "version", "source") if k in about} | spec.model.fingerprint()
         self._questions = fingerprint(map(question, dataset.heldout))
         self._embedders: dict[str, dict[str, Any]] = {}
 
@@ -75,7 +77,7 @@ class _Namer:
         for number, method in enumerate(variant.train):
             inputs = {
                 "model": self._model,
-                "method": _without(method.identity(), "name"),
+                "method": method.identity(built=True),
                 "incoming": weights,
                 "train": self._data.fingerprints["train"],
                 "dev": self._data.fingerprints.get("dev"),
@@ -153,8 +155,4 @@ class _Namer:
 
     def _score(self, metric: Metric, predict: Named) -> dict[str, Any]:
         heldout = self._data.fingerprints["heldout"]
-        return {"metric": _without(metric.identity(), "primary"), "predict": predict.name, "heldout": heldout}
-
-
-def _without(settings: dict[str, Any], name: str) -> dict[str, Any]:
-    return {key: value for key, value in settings.items() if key != name}
+        return {"metric": metric.identity(built=True), "predict": predict.name, "heldout": heldout}

@@ -489,6 +489,7 @@ class Method(Plugin):
     """One entry of `train`."""
 
     family = "methods"
+    query_only = frozenset({"name"})
 
     name: str | None = None
     context: Literal["none", "retrieved"] = "none"
@@ -518,6 +519,7 @@ class Metric(Plugin):
 
     family = "metrics"
     separator = "_"
+    query_only = frozenset({"primary"})
 
     primary: bool = False
     direction: ClassVar[Direction] = "higher"

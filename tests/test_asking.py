@@ -116,7 +116,7 @@ def test_passages_stop_before_the_first_that_exceeds_the_budget() -> None:
 
 def drawn(method: Steps, question: Example, seed: int = 0, **settings: Any) -> list[str]:
     context = asking(seed=seed, **settings)
-    context.train_on(question, method)
+    context.train_on([question], method)
     return [passage.document for passage in context.passages(question)]
 
 
@@ -276,5 +276,5 @@ def test_an_index_may_find_fewer_than_were_asked_for() -> None:
         session=CannedSession(Canned()), decoding=Decoding(), train=(), seed=0, retriever=Words(), index=Empty()
     )
     assert context.passages(example("q")) == ()
-    context.train_on(example("q", sources=["apple"]), Steps())
+    context.train_on([example("q", sources=["apple"])], Steps())
     assert context.passages(example("q", sources=["apple"])) == ()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from harness.metrics._answers import squad
+from harness.metrics._patterns import Pattern
 from harness.plugins import Metric
 from harness.records import Example, Prediction
 
@@ -15,8 +17,19 @@ class ExactMatch(Metric):
     normalise: Literal["squad", "none"] = "squad"
     """Whether case, ASCII punctuation, articles and white space are folded away before comparing ("squad") or only
     the white space around the answer ("none")."""
+    ignore: Pattern | None = None
+    """A regular expression: what it finds is left out of the answer and of the accepted ones, such as a citation."""
+    label: str = "exact_match"
+    """The metric's name on the leaderboard."""
+
+    @property
+    def name(self) -> str:
+        return self.label
 
     def measure(self, example: Example, prediction: Prediction) -> float:
-        fold = squad if self.normalise == "squad" else str.strip
-        answer = fold(prediction.text or "")
-        return float(any(answer == fold(target) for target in example.targets))
+        answer = self._folded(prediction.text or "")
+        return float(any(answer == self._folded(target) for target in example.targets))
+
+    def _folded(self, text: str) -> str:
+        kept = re.sub(self.ignore, "", text) if self.ignore else text
+        return squad(kept) if self.normalise == "squad" else kept.strip()

@@ -4,26 +4,16 @@ from __future__ import annotations
 
 import re
 
-from pydantic import field_validator
-
+from harness.metrics._patterns import Pattern
 from harness.plugins import Metric
 from harness.records import Example, Prediction
 
 
 class Regex(Metric):
-    pattern: str
+    pattern: Pattern
     """A Python regular expression, searched anywhere in the answer; anchor it with ^ and $ to match the whole."""
     label: str = "regex"
     """The metric's name on the leaderboard."""
-
-    @field_validator("pattern")
-    @classmethod
-    def _compiles(cls, value: str) -> str:
-        try:
-            re.compile(value)
-        except re.error as error:
-            raise ValueError(f"no regular expression: {error}") from error
-        return value
 
     @property
     def name(self) -> str:
