@@ -11,7 +11,6 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 demo: $(VENV)/installed
 	$(BIN)/harness run specs/quickstart.toml
-	@echo "Open the page with: make app"
 
 app: $(VENV)/installed
 	$(BIN)/streamlit run app.py

@@ -12,6 +12,8 @@ OMP_NUM_THREADS=1: it does not count the waiting.
 Tasks: `gsm8k` are 32 problems with 5 shots, 96 new tokens; `xquad` 64 questions, each with its paragraph, no two with
 the same one, 24 new tokens; `xquad-pages` the first 64 questions, of which some five ask about one paragraph.
 Targets: 2x on gsm8k, 1.2x on xquad.
+
+The data are `gsm8k/` and `xquad/` under --data, by default the folder HARNESS_SHARED_DATA, else ../shared/data.
 """
 
 from __future__ import annotations
@@ -45,6 +47,10 @@ class Task:
     name: str
     prompts: list[str]
     new_tokens: int
+
+
+def data_folder() -> Path:
+    return Path(os.environ.get("HARNESS_SHARED_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
 
 
 def gsm8k(data: Path, examples: int) -> Task:
@@ -177,7 +183,7 @@ def compare(task: Task, peer: Peer, ours: Ours, batches: list[int], repeats: int
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=os.environ.get("HARNESS_SHARED_DATA"))
+    parser.add_argument("--data", type=Path, default=data_folder(), help="default: %(default)s")
     parser.add_argument("--tasks", default="gsm8k,xquad,xquad-pages")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--batches", default="8,16,32,64", help="batch sizes to try for the peer")
@@ -185,8 +191,6 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=1.0, help="share of the examples, for a quick look")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    if options.data is None:
-        parser.error("--data or HARNESS_SHARED_DATA must name the folder with gsm8k/ and xquad/")
     makers = {
         "gsm8k": lambda: gsm8k(options.data, round(32 * options.share)),
         "xquad": lambda: xquad(options.data, round(64 * options.share), pages=False),

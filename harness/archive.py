@@ -17,13 +17,13 @@ import time
 import unicodedata
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from harness import files
+from harness import files, mirror
 from harness.errors import StoreError, did_you_mean
 from harness.snapshot import guard
 from harness.step import Step, checked_name
@@ -52,8 +52,9 @@ class Garbage:
 def delete(store: Store, ref: str) -> list[str]:
     """Remove "name" (all its snapshots), "name@2", "latest", or a step by its name; return what was removed.
 
-    The steps that snapshots used stay until `gc`. Damaged snapshots and steps can be removed too. Raises StoreError
-    where there is none of that name or a living process works on it.
+    What was mirrored to W&B of their runs goes too, here and not there, unless another snapshot holds the same run. The
+    steps that snapshots used stay until `gc`. Damaged snapshots and steps can be removed too. Raises StoreError where
+    there is none of that name or a living process works on it.
     """
     name, _, number = ref.partition("@")
     if ref not in ("", "latest", *store.names()) and ref in {step.name for step in store.steps()}:
@@ -85,13 +86,26 @@ def _delete_snapshots(store: Store, name: str, numbers: list[int]) -> None:
             if not lock.acquire(block=False):
                 raise StoreError(f"{name}@{number} is running now: stop it, or delete it when it has ended.")
             held.callback(lock.release)
+        mirrored = _mirrored(store, [(name, number) for number in numbers])
         for number in numbers:
             with files.disk(folder):
                 (folder / str(number)).rename(draft / str(number))
                 (store.root / "locks" / f"{name}@{number}.lock").unlink(missing_ok=True)
+                (store.root / "logs" / f"tracking-{name}@{number}.txt").unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             folder.rmdir()
+        for identity in mirrored - _mirrored(store, store.snapshots()):
+            mirror.forget(store.root, identity)
     store.refresh_index()
+
+
+def _mirrored(store: Store, snapshots: Iterable[tuple[str, int]]) -> set[str]:
+    """Return the W&B ids of what these snapshots hold; those of a damaged one are not known."""
+    found = set[str]()
+    for name, number in snapshots:
+        with contextlib.suppress(StoreError):
+            found |= set(mirror.identities(Snapshot(store.root, name, number)))
+    return found
 
 
 def _remove_step(store: Store, step: Step) -> bool:
@@ -117,20 +131,21 @@ def _remove_step(store: Store, step: Step) -> bool:
 
 def gc(store: Store, dry: bool = True) -> list[Garbage]:
     """Return what nothing refers to, and with `dry=False` remove it: steps that no snapshot uses, work of steps that
-    are complete, drafts and temporary files that killed processes left.
+    are complete, drafts and temporary files that killed processes left, W&B's folders of runs that are gone.
 
     What a living process works on stays, and so does any step begun since the oldest run that goes on now. Raises
     StoreError, and removes nothing, where a damaged snapshot keeps it from knowing which steps are in use.
     """
-    drafts = store.root / "locks" / DRAFTS
+    drafts, tracker = store.root / "locks" / DRAFTS, store.root / "locks" / mirror.LOCK
     if dry:
-        return [found for found, _ in _garbage(store, drafts=not files.is_held(drafts))]
+        held = files.is_held(drafts), files.is_held(tracker)
+        return [found for found, _ in _garbage(store, drafts=not held[0], mirrors=not held[1])]
     store.must_write()
-    lock = files.Lock(drafts)
+    lock, mirroring = files.Lock(drafts), files.Lock(tracker)
     lock.acquire()  # no snapshot is begun or unpacked meanwhile, so what is unused stays unused
     try:
         removed = []
-        for found, step in list(_garbage(store, drafts=True)):
+        for found, step in list(_garbage(store, drafts=True, mirrors=mirroring.acquire(block=False))):
             if step is None:
                 path = store.root / found.name
                 with files.disk(path):
@@ -140,12 +155,14 @@ def gc(store: Store, dry: bool = True) -> list[Garbage]:
             removed.append(found)
         return removed
     finally:
+        mirroring.release()
         lock.release()
 
 
-def _garbage(store: Store, drafts: bool) -> Iterator[tuple[Garbage, Step | None]]:
-    """Yield what may go, with its step where it is a whole one. `drafts`: no process has a draft now."""
-    used, since = _in_use(store)
+def _garbage(store: Store, drafts: bool, mirrors: bool) -> Iterator[tuple[Garbage, Step | None]]:
+    """Yield what may go, with its step where it is a whole one. No process has a draft (`drafts`), or mirrors a run
+    (`mirrors`), now."""
+    used, mirrored, since = _in_use(store)
     for step in store.steps():
         if step.busy:
             continue
@@ -156,6 +173,9 @@ def _garbage(store: Store, drafts: bool) -> Iterator[tuple[Garbage, Step | None]
             yield Garbage(f"steps/{step.name}/work", files.size_of(step.work), "its step is complete"), None
     for path in sorted((store.root / "tmp").glob("*")) if drafts else ():
         yield Garbage(f"tmp/{path.name}", files.size_of(path), "a draft of a process that ended"), None
+    for path in mirror.orphans(store.root, mirrored) if mirrors else ():
+        size = files.size_of(path) if path.is_dir() else path.lstat().st_size
+        yield Garbage(path.relative_to(store.root).as_posix(), size, "mirrored to W&B from a run that is gone"), None
     # a file in the making beside its place lives for seconds; only an old one has lost its process
     for path, about in files.walk(store.root):
         name = path.relative_to(store.root).as_posix()
@@ -172,20 +192,22 @@ def _changed(folder: Path) -> float:
         return time.time()
 
 
-def _in_use(store: Store) -> tuple[set[str], float]:
-    """Return the steps that snapshots refer to, and the time before which a step may be removed (Unix seconds)."""
-    used, since = set[str](), float("inf")
+def _in_use(store: Store) -> tuple[set[str], set[str], float]:
+    """Return the steps that snapshots refer to, the W&B ids of what they hold, and the time before which a step may be
+    removed (Unix seconds)."""
+    used, mirrored, since = set[str](), set[str](), float("inf")
     for name, number in store.snapshots():
         try:
             snapshot = Snapshot(store.root, name, number)
             used |= snapshot.steps()
+            mirrored |= set(mirror.identities(snapshot))
             if snapshot.state == "running":
                 since = min(since, datetime.fromisoformat(snapshot.created).timestamp())
         except StoreError as error:
             raise StoreError(
                 f"gc removes nothing, because it cannot tell which steps {name}@{number} uses: {error}"
             ) from error
-    return used, since
+    return used, mirrored, since
 
 
 # ------------------------------------------------------------------------------------------------------------ pack

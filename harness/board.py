@@ -84,6 +84,7 @@ def legend(board: Board, clean: Clean = figures.plain) -> list[str]:
     ]
     if any(errors(row) for row in board["rows"]):
         lines.append("Examples without an answer count as the worst score, and are counted as errors.")
+    lines += _measuring(board)
     total = board["total"]
     if total["seconds"]:
         parts = (("training", "train"), ("indexing", "index"), ("answering", "answer"))
@@ -93,6 +94,21 @@ def legend(board: Board, clean: Clean = figures.plain) -> list[str]:
             "work that variants share counts once here, and in full for each of them above."
         )
     return lines + [clean(note) for note in board["notes"]]
+
+
+def _measuring(board: Board) -> list[str]:
+    """One sentence on what the costs hold, of those that were measured; none where nothing was."""
+    costs = [row["cost"] for row in board["rows"]]
+    said = []
+    if sizes := sorted({row["latency_examples"] for row in board["rows"] if row.get("latency_examples")}):
+        counts = " or ".join(f"{size:,}" for size in sizes)
+        merged = ", adapters not merged" if any(cost["train_seconds"] for cost in costs) else ""
+        said.append(f"p50/p95 latency is of single requests, batch 1{merged}, on {counts} held-out questions")
+    if any(cost["train_seconds"] for cost in costs):
+        said.append("training includes starting its process")
+    if any(cost["answer_seconds"] for cost in costs):
+        said.append("answering excludes loading the model")
+    return [f"{'; '.join(said)}."] if said else []
 
 
 def _listed(methods: Iterable[str]) -> str:

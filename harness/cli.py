@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -66,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
             word.add_argument(
                 "--results",
                 type=Path,
-                default=Path(os.environ.get("HARNESS_RESULTS", "results")),
+                default=_default_results(),
                 metavar="DIR",
                 help="the results folder (default: $HARNESS_RESULTS, else ./results)",
             )
@@ -101,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
         "--only", action="append", default=[], metavar="VARIANT", help="run this variant (can be repeated)"
     )
     word.add_argument(
-        "--limit", type=_positive, metavar="N", help="answer only N of the held-out examples, drawn by data.seed"
+        "--limit", type=_positive, metavar="N", help="answer at most N of the held-out examples, drawn by data.seed"
     )
     word.add_argument("--retry-errors", action="store_true", help="ask failed examples again; the leaderboard says so")
     word.add_argument("--display", choices=("full", "plain", "none"), help="default: full on a terminal, else plain")
@@ -151,6 +153,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _default_results() -> Path:
+    """Where results lie unless `--results` says otherwise; the page looks there too."""
+    return Path(os.environ.get("HARNESS_RESULTS") or "results")
+
+
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text!r}")
@@ -170,10 +177,10 @@ def _init(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from harness import data
+    from harness import figures, runner
 
     spec = _load(options)
-    dataset = data.load(spec.data)
+    dataset = runner.load(spec)
     found: dict[str, Any] = {
         "name": spec.name,
         "variants": {variant.name: variant.family for variant in spec.variants},
@@ -191,7 +198,7 @@ def _check(options: argparse.Namespace) -> int:
         print(f"  {name}  ({family})")
     print("  " + ", ".join(f"{name} {n:,}" for name, n in found["splits"].items()))
     for note in dataset.notes:
-        print(f"  note: {note}")
+        print(figures.plain(f"  note: {note}"))
     return 0
 
 
@@ -233,7 +240,11 @@ def _run(options: argparse.Namespace) -> int:
     else:
         _print_board(board)
         _say("" if outcome.did else "Nothing was missing: this is what the store holds.")
-        _say(f"Results: {snapshot.path} ({snapshot.ref}). Page: make app. Answers: harness show {snapshot.ref} VARIANT")
+        elsewhere = options.results != _default_results()
+        page = f"streamlit run app.py -- --results {shlex.quote(str(options.results))}" if elsewhere else "make app"
+        _say(f"Results: {snapshot.path} ({snapshot.ref})")
+        _say(f"Page:    {page}")
+        _say(f"Answers: harness show {snapshot.ref} VARIANT")
     for fault in outcome.faults:
         _complain(fault)
     return 1 if any(run.status == "failed" for run in snapshot.runs()) else 0
@@ -361,12 +372,12 @@ def _schema(options: argparse.Namespace) -> int:
 
 
 def _sync(options: argparse.Namespace) -> int:
-    from harness import tracking
+    from harness import figures, tracking
     from harness.store import Store
 
     failed = 0
     for entry in tracking.sync(Store(options.results), options.experiment):
-        print(f"{entry.folder}: {entry.message}")
+        print(figures.plain(f"{entry.folder}: {entry.message}"))
         failed += not entry.ok
     return 1 if failed else 0
 
@@ -387,7 +398,7 @@ def _gc(options: argparse.Namespace) -> int:
     from harness import archive, figures
     from harness.store import Store
 
-    found = archive.gc(Store(options.results), dry=not options.yes)
+    found = archive.gc(Store(options.results, write=options.yes), dry=not options.yes)
     if options.json:
         return _print_json([asdict(item) for item in found])
     if not found:
@@ -409,10 +420,18 @@ def _pack(options: argparse.Namespace) -> int:
 
 
 def _unpack(options: argparse.Namespace) -> int:
-    from harness import archive
+    from harness import archive, files
     from harness.store import Store
 
-    _say(f"unpacked {archive.unpack(Store(options.results), options.archive)}")
+    new = not options.results.exists()
+    store = Store(options.results)
+    try:
+        _say(f"unpacked {archive.unpack(store, options.archive)}")
+    except HarnessError:
+        # A bad archive leaves no trace, not even an empty results folder.
+        if new and not store.names() and not any(store.steps()):
+            files.remove_tree(store.root)
+        raise
     return 0
 
 
@@ -422,8 +441,11 @@ def _unpack(options: argparse.Namespace) -> int:
 def _load(options: argparse.Namespace) -> Spec:
     from harness import spec
 
+    found = spec.load(options.spec, options.overrides)
     limit = getattr(options, "limit", None)
-    return spec.load(options.spec, [*options.overrides, *([f"data.heldout_limit={limit}"] if limit else [])])
+    if limit is None or limit >= (found.data.heldout_limit or math.inf):
+        return found
+    return spec.load(options.spec, [*options.overrides, f"data.heldout_limit={limit}"])
 
 
 def _snapshot(options: argparse.Namespace) -> tuple[Store, Snapshot]:
@@ -434,8 +456,10 @@ def _snapshot(options: argparse.Namespace) -> tuple[Store, Snapshot]:
 
 
 def _say(text: str) -> None:
+    from harness import figures
+
     if text:
-        print(text, file=sys.stderr)
+        print(figures.plain(text), file=sys.stderr)
 
 
 def _complain(text: str) -> None:

@@ -92,15 +92,11 @@ def fingerprint(rows: Iterable[Example | Document]) -> str:
 
 
 def _splits(spec: DataSpec) -> dict[str, list[Example]]:
-    splits: dict[str, list[Example]] = {name: [] for name in SPLITS}
-    mapping = _Mapping(spec)
-    for name in SPLITS:
-        source = getattr(spec, name)
-        if isinstance(source, str):
-            splits[name] = mapping.examples(read(source, name))
+    files = _files(spec)
+    splits: dict[str, list[Example]] = {name: files.get(name, []) for name in SPLITS}
     shares = {name: share for name in SPLITS if isinstance(share := getattr(spec, name), float)}
     if spec.rows is not None:
-        pool = mapping.examples(read(spec.rows, "rows"))
+        pool = files["rows"]
         parts = split(pool, shares, spec.seed, by_group=not spec.same_facts)
         rest = parts.pop("")
         for name, part in parts.items():
@@ -116,6 +112,23 @@ def _splits(spec: DataSpec) -> dict[str, list[Example]]:
     if not splits["heldout"]:
         raise DataError('there is no held-out split: name a file, heldout = "heldout.jsonl", or a share of `rows`')
     return splits
+
+
+def _files(spec: DataSpec) -> dict[str, list[Example]]:
+    """The examples of every file that `spec` names. Raises one DataError with the faults of all of them."""
+    mapping = _Mapping(spec)
+    found: dict[str, list[Example]] = {}
+    faults: list[DataError] = []
+    for name in (*SPLITS, "rows"):
+        source = getattr(spec, name)
+        if isinstance(source, str):
+            try:
+                found[name] = mapping.examples(read(source, name))
+            except DataError as error:
+                faults.append(error)
+    if faults:
+        raise DataError("\n".join(dict.fromkeys(map(str, faults)))) from faults[0]
+    return found
 
 
 def split(

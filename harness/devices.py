@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
+from harness import extras
+
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -15,7 +17,8 @@ def pick_device(device: str = "auto") -> str:
         return device
     if not any(Path("/dev").glob("nvidia[0-9]*")):
         return "cpu"
-    import torch
+    with extras.needed("train"):
+        import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -31,7 +34,8 @@ def pick_dtype(dtype: str = "auto", device: str = "auto") -> str:
     if dtype != "auto":
         return dtype
     if pick_device(device).startswith("cuda"):
-        import torch
+        with extras.needed("train"):
+            import torch
 
         return "bfloat16" if torch.cuda.get_device_capability()[0] >= 8 else "float32"
     vendor, flags = _cpu()

@@ -48,7 +48,8 @@ class Display:
         self._stack.close()
 
     def say(self, text: str) -> None:
-        """Show a line beside the progress."""
+        """Show a line beside the progress, without what a terminal would take for a command."""
+        text = figures.plain(text)
         if self._bars is not None:
             self._bars.console.print(text, markup=False, highlight=False)
         elif self._style == "plain":

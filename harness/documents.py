@@ -52,7 +52,7 @@ def _from_folder(folder: Path) -> tuple[list[Document], list[str], list[str]]:
     if not known:
         raise DataError(f"{folder} holds no documents. Allowed: {', '.join(_KINDS)}.")
     others = sorted({file.suffix.lower() or file.name for file in files} - set(_KINDS))
-    left_out = f"{len(files) - len(known)} files of other kinds in {folder} are left out: {', '.join(others)}"
+    left_out = f"{len(files) - len(known)} files of other kinds beside the documents are left out: {', '.join(others)}"
     return [_document(file, folder) for file in known], [str(file) for file in known], [left_out] if others else []
 
 

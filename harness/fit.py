@@ -25,13 +25,14 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError, ModelError
+from harness.measure import gpu_peak_bytes
 from harness.plugins import Method, Trained, TrainJob, find
 
 Progress = Callable[[int, int, Mapping[str, float]], None]
 
 
 def run(method: Method, job: TrainJob, folder: Path, progress: Progress, lock: int) -> tuple[Trained, int]:
-    """Train in a child process. Returns what the stage reports and the child's highest memory in bytes.
+    """Train in a child process. Returns what the stage reports and the child's highest memory in bytes, GPUs included.
 
     `progress` may raise KeyboardInterrupt: the child then saves what it has and ends, and a second interrupt ends it at
     once. `lock` is the open handle of the step's lock. Raises the child's HarnessError as a ModelError, and
@@ -133,7 +134,7 @@ def main(file: Path) -> int:
 
     try:
         trained = method.fit(TrainJob(**values), progress)
-        said: dict[str, Any] = {"trained": asdict(trained), "peak_memory_bytes": _peak()}
+        said: dict[str, Any] = {"trained": asdict(trained), "peak_memory_bytes": _peak() + gpu_peak_bytes()}
     except KeyboardInterrupt:
         return 130
     except HarnessError as error:

@@ -187,7 +187,7 @@ def _setting(text: str, folder: Path, faults: list[Fault]) -> Node | None:
     try:
         parsed = tomllib.loads(f"value = {written}")
         value = parsed["value"] if len(parsed) == 1 else value
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         pass
     return node_of(value, Place("--set", None, path, folder))
 

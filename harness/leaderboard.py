@@ -41,7 +41,7 @@ class Variant:
         found = {run.status for run in self.runs}
         if len(found) == 1:
             return found.pop()
-        return "failed" if "failed" in found else "running"
+        return next((status for status in ("failed", "running") if status in found), "waiting")
 
     @property
     def error(self) -> str | None:
@@ -50,8 +50,17 @@ class Variant:
         texts = [f"seed {run.seed}: {run.error}" if several else run.error or "failed" for run in failed]
         return "\n".join(dict.fromkeys(texts)) or None
 
+    def value(self, metric: str) -> float | None:
+        """What the metric's reducer makes of all examples, averaged over seeds; None where it speaks of none."""
+        made = []
+        for score in self.scores.get(metric, ()):
+            known = [row for row in score.statistics if row is not None]
+            made += [stats.REDUCERS[score.reducer](known)] if known else []
+        return stats.mean(made) if made else None
+
     def values(self, metric: str) -> list[float | None] | None:
-        """The metric of each held-out example, averaged over seeds; None for one that it does not speak of."""
+        """The metric of each held-out example, averaged over seeds; None for one that it does not speak of. Only a
+        metric whose value is the mean has any."""
         if metric not in self.scores:
             return None
         rows = zip(*(score.statistics for score in self.scores[metric]), strict=True)
@@ -90,6 +99,7 @@ def build(snapshot: Snapshot, store: Store) -> dict[str, Any]:
                 "metrics": measured,
                 "cost": _cost(variant.runs),
                 "vs_baseline": _against(variant, reference, metrics.get(primary), groups),
+                "latency_examples": max(run.cost.latency_n for run in variant.runs),
                 "notes": list(dict.fromkeys(note for run in variant.runs for note in run.notes)),
             }
         )
@@ -190,7 +200,9 @@ def _sound(metric: str, variant: str, score: Score, ids: tuple[str, ...]) -> Non
     low = -math.inf if score.floor is None else score.floor
     high = math.inf if score.ceiling is None else score.ceiling
     for identity, values in zip(score.ids, score.statistics, strict=True):
-        if values is not None and not (math.isfinite(values[0]) and low <= values[0] <= high):
+        if values is None or score.reducer != "mean":
+            continue
+        if not (math.isfinite(values[0]) and low <= values[0] <= high):
             raise HarnessError(
                 f"{metric} of {variant!r} is {values[0]} for example {identity!r}, outside {low} to {high}: "
                 "a fault of the metric. Mend it and score again."
@@ -208,7 +220,7 @@ def _primary(spec: Mapping[str, Any]) -> str:
 
 def _is_binary(variants: Iterable[Variant], metric: Score) -> bool:
     """Whether each example of every variant is wholly right or wrong, seen with one seed: a proportion."""
-    if (metric.floor, metric.ceiling) != (0, 1):
+    if (metric.floor, metric.ceiling) != (0, 1) or metric.reducer != "mean":
         return False
     scores = [variant.scores[metric.name] for variant in variants if metric.name in variant.scores]
     return all(len(seeds) == 1 for seeds in scores) and all(
@@ -223,7 +235,10 @@ def _spoken_of(values: Sequence[float | None], groups: Sequence[str]) -> tuple[l
 
 def _measured(variant: Variant, metric: Score, groups: Sequence[str], *, binary: bool) -> dict[str, Any]:
     values, kept = _spoken_of(variant.values(metric.name) or [], groups)
-    made = stats.interval(values, kept, binary=binary, bounds=(metric.floor, metric.ceiling))
+    if metric.reducer == "mean":
+        made = stats.interval(values, kept, binary=binary, bounds=(metric.floor, metric.ceiling))
+    else:
+        made = _without_interval(variant.value(metric.name), metric, kept)
     return {
         "value": made.value,
         "ci_low": made.low,
@@ -246,7 +261,11 @@ def _against(
         return None
     mine, kept = _spoken_of(ours, groups)
     other, _ = _spoken_of(theirs, groups)
-    made = stats.difference(mine, other, kept, bounds=(metric.floor, metric.ceiling))
+    if metric.reducer == "mean":
+        made = stats.difference(mine, other, kept, bounds=(metric.floor, metric.ceiling))
+    else:
+        a, b = variant.value(metric.name), baseline.value(metric.name)
+        made = _without_interval(None if a is None or b is None else a - b, metric, kept)
     seeds = max(len(variant.runs), len(baseline.runs))
     return {
         "difference": made.value,
@@ -254,6 +273,12 @@ def _against(
         "ci_high": made.high,
         "method": _with_seeds(made.method, seeds),
     }
+
+
+def _without_interval(value: float | None, metric: Score, groups: Sequence[str]) -> stats.Interval:
+    """An estimate that is no mean over examples: how it varies between groups is not known."""
+    method = f"n/a (reduced by {metric.reducer}, not a mean)"
+    return stats.Interval(value, None, None, len(groups), len(set(groups)), method)
 
 
 def _with_seeds(method: str, seeds: int) -> str:
@@ -323,21 +348,32 @@ def _notes(variants: Sequence[Variant], baseline: Variant | None, store: Store) 
             "Several seeds: each example is averaged over its seeds, intervals speak of other examples answered by "
             "these seeds; costs are the mean of a run, the highest for memory."
         )
-    devices = sorted({run.cost.device for run in runs if run.cost.device})
-    if len(devices) > 1:
-        notes.append(f"Costs were measured on different devices and cannot be compared: {'; '.join(devices)}.")
     notes += _mixtures(runs, store)
     notes += dict.fromkeys(f"{run.variant}: {note}" for run in runs for note in run.notes)
     return notes
 
 
 def _mixtures(runs: Sequence[Run], store: Store) -> list[str]:
-    """A note for each library that was used in more than one version among the steps of these runs."""
+    """What makes these runs less alike than they look: answers or training of different devices, steps of different
+    library versions."""
+    notes = []
     versions: dict[str, set[str]] = {}
-    for step in sorted({step for run in runs for step in run.steps.values()}):
-        made = (store.step(step).outcome or {}).get("provenance") or {}
+    trained: set[str] = set()
+    for step, role in sorted({(step, role) for run in runs for role, step in run.steps.items()}):
+        outcome = store.step(step).outcome or {}
+        made = outcome.get("provenance") or {}
+        if role.startswith("train.") and outcome.get("device"):
+            trained.add(" · ".join(filter(None, [made.get("processor"), outcome["device"]])))
         for library, version in {"harness": made.get("harness"), **(made.get("versions") or {})}.items():
             if version:
                 versions.setdefault(library, set()).add(version)
+    answered = {run.cost.device for run in runs if run.cost.device}
+    if len(answered) > 1:
+        notes.append(
+            f"Answers come from different devices: {'; '.join(sorted(answered))}. The same model may answer otherwise "
+            "on another device, and costs cannot be compared."
+        )
+    if len(trained) > 1:
+        notes.append(f"Training ran on different devices: {'; '.join(sorted(trained))}.")
     mixed = [f"{library} {', '.join(sorted(found))}" for library, found in versions.items() if len(found) > 1]
-    return [f"Steps were made with different library versions: {'; '.join(mixed)}."] if mixed else []
+    return [*notes, f"Steps were made with different library versions: {'; '.join(mixed)}."] if mixed else notes

@@ -7,6 +7,7 @@ import gc
 import json
 import os
 import platform
+import sys
 import threading
 import time
 from functools import cache
@@ -25,7 +26,8 @@ class Meter:
     """Measures the time and memory of one step, over all the processes that work on it one after another.
 
     Every second the totals so far are written to `file`, so that a step resumed after a kill counts the time spent
-    before it (less a second at most). `seconds` is wall-clock; `peak` the highest resident size of a process in bytes.
+    before it (less a second at most). `seconds` is wall-clock; `peak` the highest resident size of a process in bytes,
+    and on top of it what torch held on GPUs at most.
     """
 
     def __init__(self, file: Path) -> None:
@@ -45,6 +47,7 @@ class Meter:
 
     def __enter__(self) -> Meter:
         release_memory()
+        forget_gpu_peak()
         self._start = time.perf_counter()
         self._thread.start()
         return self
@@ -60,13 +63,16 @@ class Meter:
     def _watch(self) -> None:
         saved = time.perf_counter()
         while not self._stop.wait(_TICK):
-            self.peak = max(self.peak, resident_bytes())
+            self._look()
             if time.perf_counter() - saved >= 1:
                 self._save()
                 saved = time.perf_counter()
 
+    def _look(self) -> None:
+        self.peak = max(self.peak, resident_bytes() + gpu_peak_bytes())
+
     def _save(self) -> None:
-        self.peak = max(self.peak, resident_bytes())
+        self._look()
         temporary = self._file.with_suffix(".tmp")
         with contextlib.suppress(OSError):  # A full disk: only what a resumed step would count is lost.
             temporary.write_text(json.dumps({"seconds": self.seconds, "peak": self.peak}), encoding="utf-8")
@@ -91,6 +97,25 @@ def resident_bytes() -> int:
 
         # Elsewhere only the highest size ever is to be had without another library (bytes on macOS).
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def gpu_peak_bytes() -> int:
+    """The most that this process's tensors took on all NVIDIA GPUs since `forget_gpu_peak`; 0 where torch uses none."""
+    cuda = _cuda()
+    return sum(int(cuda.max_memory_allocated(number)) for number in range(cuda.device_count())) if cuda else 0
+
+
+def forget_gpu_peak() -> None:
+    if cuda := _cuda():
+        for number in range(cuda.device_count()):
+            cuda.reset_peak_memory_stats(number)
+
+
+def _cuda() -> Any:
+    """torch.cuda where this process has used it, else None: measuring must not load torch or start a GPU."""
+    torch = sys.modules.get("torch")
+    cuda = getattr(torch, "cuda", None)  # None while another thread imports torch.
+    return cuda if cuda is not None and hasattr(cuda, "is_initialized") and cuda.is_initialized() else None
 
 
 def release_memory() -> None:

@@ -10,16 +10,19 @@ from __future__ import annotations
 import contextlib
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from harness import files
+from harness.errors import StoreError
 from harness.records import Run, Score, digest, dump
 from harness.stats import REDUCERS
 from harness.store import Snapshot, Store
 
+LOCK = "@tracking.lock"
+"""Held, in `locks`, by the one process that mirrors. No experiment has this name."""
 ROWS = 1000
 """Rows of the table of predictions; the run's summary says how many there are."""
 
@@ -37,13 +40,40 @@ def note_path(root: Path, identity: str) -> Path:
     return root / "wandb" / "mirrored" / f"{identity}.json"
 
 
+def identities(snapshot: Snapshot) -> dict[str, Run | None]:
+    """Return each run that has ended, and None for the leaderboard, by its W&B id."""
+    found: dict[str, Run | None] = {run_id(run): run for run in snapshot.runs() if run.status in ("complete", "failed")}
+    return found if snapshot.leaderboard is None else {**found, board_id(snapshot): None}
+
+
 def missing(root: Path, snapshot: Snapshot) -> list[Run | None]:
     """Return the runs that are not mirrored yet, and None for the leaderboard."""
-    ended = [run for run in snapshot.runs() if run.status in ("complete", "failed")]
-    left: list[Run | None] = [run for run in ended if not note_path(root, run_id(run)).exists()]
-    if snapshot.leaderboard is not None and not note_path(root, board_id(snapshot)).exists():
-        left.append(None)
-    return left
+    return [run for identity, run in identities(snapshot).items() if not note_path(root, identity).exists()]
+
+
+def orphans(root: Path, kept: Collection[str]) -> Iterator[Path]:
+    """Yield what was mirrored and belongs to none of the W&B ids `kept`: folders of W&B, and our notes of them."""
+    folders = set()
+    for path in sorted((root / "wandb" / "mirrored").glob("*.json")):
+        try:
+            folder = str(files.read_json(path)["folder"]) if path.stem in kept else None
+        except (StoreError, KeyError, TypeError):  # without its folder it only keeps the run from being mirrored
+            folder = None
+        if folder is None:
+            yield path
+        folders.add(folder)
+    for path in sorted((root / "wandb").glob("*run-*-*")):
+        if path.is_dir() and not path.is_symlink() and path.relative_to(root).as_posix() not in folders:
+            yield path
+
+
+def forget(root: Path, identity: str) -> None:
+    """Remove what was mirrored under this W&B id."""
+    # W&B ends the name of a run's folder with its id; a note may name any folder.
+    for folder in (root / "wandb").glob(f"*run-*-{identity}"):
+        files.remove_tree(folder)
+    with files.disk(note_path(root, identity)):
+        note_path(root, identity).unlink(missing_ok=True)
 
 
 def mirror(store: Store, snapshot: Snapshot, settings: Mapping[str, Any]) -> Iterator[str]:

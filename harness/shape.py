@@ -82,6 +82,8 @@ def instance(slot: Family, node: Node | None) -> Plugin | None:
 def fit(node: Node, slot: Slot | None, faults: list[Fault]) -> Node:
     """Resolve every path of the tree, drop what is switched off (`retrieve = false`), and drop inherited settings
     that belong to another kind of plug-in."""
+    if isinstance(slot, Local) and slot.choice:
+        node = chosen(node)
     if isinstance(node.value, list):
         return replace(node, value=[fit(child, slot, faults) for child in node.items])
     if isinstance(slot, Local):
@@ -100,6 +102,13 @@ def fit(node: Node, slot: Slot | None, faults: list[Fault]) -> Node:
             continue
         table[key] = fit(child, inner, faults)
     return replace(node, value=table)
+
+
+def chosen(node: Node) -> Node:
+    """Of several places, written as an array, the first whose environment variables are set, else the last."""
+    if not node.items or not all(isinstance(item.value, str) for item in node.items):
+        return node
+    return next((item for item in node.items if isinstance(with_variables(item), str)), node.items[-1])
 
 
 def _resolved(node: Node, slot: Local, faults: list[Fault]) -> Node:

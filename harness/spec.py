@@ -18,6 +18,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PrivateAttr,
@@ -26,11 +27,12 @@ from pydantic import (
     field_validator,
 )
 
-from harness.errors import Fault, SpecError, did_you_mean
+from harness.errors import Fault, SpecError, StoreError, did_you_mean
 from harness.layers import assemble, fault, shown
 from harness.plugins import Backend, Family, Local, Method, Metric, Prompt, Retriever
 from harness.records import Decoding
-from harness.shape import class_of, explain, fit, instance
+from harness.shape import chosen, class_of, explain, fit, instance
+from harness.step import checked_name
 from harness.toml_lines import Node
 
 
@@ -56,7 +58,18 @@ VariantName = Annotated[
     WithJsonSchema({"type": "string", "pattern": f"^{_VARIANT}$"}),
 ]
 Share = Annotated[float, Field(gt=0, lt=1)]
-Split = Annotated[str, Local()] | Share | None
+Place = Annotated[
+    str,
+    Local(choice=True),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}),
+]
+Split = Place | Share | None
+Column = Annotated[
+    str | None,
+    BeforeValidator(lambda value: None if value is False else value),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"const": False}]}),
+]
+"""A field of the rows, or `false` for none."""
 
 
 class Table(BaseModel):
@@ -71,7 +84,7 @@ class DataSpec(Table):
     """The `[data]` table: where the examples and documents are, and which fields hold what.
 
     A split is a file, `hf:owner/name[/config][:split]`, or a share of `rows`. Paths are absolute here. A field is
-    named by its key, or by a dotted path into nested values.
+    named by its key, or by a dotted path into nested values; `false` says that the rows have none.
     """
 
     train: Split = None
@@ -86,21 +99,21 @@ class DataSpec(Table):
     """The same for dev."""
     heldout_limit: int | None = Field(None, ge=1)
     """The same for held-out."""
-    rows: Annotated[str, Local()] | None = None
+    rows: Place | None = None
     """One file to split by shares, such as `heldout = 0.2`, whole groups at a time."""
-    documents: Annotated[str, Local()] | None = None
+    documents: Place | None = None
     """What to retrieve from: a folder of .md, .txt and .html files, or a file of rows."""
     input: str = "input"
     """The field with the question."""
-    target: str | None = "target"
-    """The field with the accepted answer, or an array of them."""
-    group: str | None = None
+    target: Column = "target"
+    """The field with the accepted answer, or an array of them. Training and shots need one."""
+    group: Column = None
     """The field whose equal values are never split across train and held-out; clusters for the statistics."""
-    tags: str | None = None
+    tags: Column = None
     """The field with tags, by which results can be sliced."""
-    id: str | None = None
+    id: Column = None
     """The field with a name for each example that is stable across splits."""
-    source: str | None = None
+    source: Column = None
     """The field that names the document, or documents, with the answer: what recall of a retriever is measured by."""
     same_facts: bool = False
     """Permit groups and rephrasings that stand in train and held-out both: memorising instead of generalising."""
@@ -214,10 +227,13 @@ class Spec(Table):
 
     @field_validator("name")
     @classmethod
-    def _not_latest(cls, value: str) -> str:
+    def _can_be_a_folder(cls, value: str) -> str:
         if value == "latest":
             raise ValueError("'latest' means the newest experiment: choose another name")
-        return value
+        try:
+            return checked_name(value, "an experiment")
+        except StoreError as error:
+            raise ValueError(f"{value!r} cannot be a folder's name on every system: choose another name") from error
 
     @property
     def file(self) -> Path:
@@ -283,7 +299,7 @@ def load(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Spec:
     _make_importable(written)
     root = fit(written, Spec, faults)
     values = {"name": file.stem, **root.plain()}
-    names = [variant.text("name") for variant in root.table["variant"].items] if "variant" in root.table else []
+    names = [name for variant in root.at(("variant",)).items if (name := variant.text("name"))]
     values.setdefault("baseline", names[0] if names else "")
     spec = None
     try:
@@ -312,6 +328,8 @@ def _make_importable(root: Node) -> None:
 
 def _paths_as_written(before: Node, after: Node, folder: Path) -> Iterator[tuple[str, str]]:
     """The paths that `fit` made absolute, with the text that stands for each in `resolved`."""
+    if isinstance(after.value, str):
+        before = chosen(before)
     if isinstance(before.value, str) and isinstance(after.value, str) and before.value != after.value:
         plain = "${" not in before.value and not Path(before.value).is_absolute()
         yield after.value, Path(os.path.relpath(after.value, folder)).as_posix() if plain else before.value
@@ -349,7 +367,8 @@ def _same(noun: str, nodes: Sequence[Node]) -> Iterator[Fault]:
         key = str(node.value).casefold()
         if key in first:
             place = first[key].place
-            yield fault(node, f"{noun} {node.plain()!r} stands twice: also on line {place.line} of {place.file}")
+            also = f": also on line {place.line} of {place.file}" if place.line else ""
+            yield fault(node, f"{noun} {node.plain()!r} stands twice{also}")
         first.setdefault(key, node)
 
 
@@ -378,8 +397,21 @@ def _metric_faults(root: Node) -> Iterator[Fault]:
         if counts[plugin.name] > 1 and plugin.name in seen:
             yield fault(node, f"metric {plugin.name!r} stands twice")
         seen.add(plugin.name)
-    for node in [node for node, plugin in found if plugin.primary][1:]:
+    primaries = [node for node, plugin in found if plugin.primary]
+    for node in primaries[1:]:
         yield fault(node.table["primary"], "only one metric can be the primary one")
+    data = root.table.get("data")
+    silent = [v.text("name") or "?" for v in root.at(("variant",)).items if v.table and "retrieve" not in v.table]
+    for node, plugin in found:
+        if not plugin.needs_passages:
+            continue
+        about = f"{plugin.name!r} measures what was retrieved"
+        if data is not None and isinstance(data.value, dict) and data.text("source") is None:
+            yield fault(node, f"{about}: [data] must name the field with the right documents, `source`")
+        if silent and node is (primaries or nodes)[0]:
+            listed = ", ".join(silent[:3]) + (", ..." if len(silent) > 3 else "")
+            hint = "put another metric first, or make it the primary one"
+            yield fault(node, f"{about}, so it cannot rank variants that retrieve nothing ({listed}): {hint}")
 
 
 def _variant_faults(variant: Node, root: Node) -> Iterator[Fault]:
@@ -405,3 +437,6 @@ def _variant_faults(variant: Node, root: Node) -> Iterator[Fault]:
     for stage in stages:
         if stage.text("context") == "retrieved" and retrieve is None:
             yield fault(stage.table["context"], 'context = "retrieved" needs a `retrieve` table in the same variant')
+        for key in ("distractors", "oracle_share", "shuffle") if stage.text("context") != "retrieved" else ():
+            if key in stage.table:
+                yield fault(stage.table[key], f'`{key}` is about retrieved passages: it needs context = "retrieved"')

@@ -16,6 +16,9 @@ from typing import Any
 
 from harness.errors import Fault
 
+DEEPEST = 64
+"""How many tables and arrays may lie within each other: a spec needs eight, and what reads it calls itself."""
+
 Key = tuple[str | int, ...]
 """The way to a value: names of keys, and indices into arrays from 0."""
 
@@ -78,7 +81,7 @@ class Node:
 
 
 def read(file: Path, shown: str) -> Node | Fault:
-    """Read a TOML file, or return the fault that keeps it from being read: absent, not UTF-8, or not TOML."""
+    """Read a TOML file, or return the fault that keeps it from being read: absent, not UTF-8, not TOML, too deep."""
     try:
         data = file.read_bytes()
     except OSError as error:
@@ -90,6 +93,9 @@ def read(file: Path, shown: str) -> Node | Fault:
         return Fault("is not UTF-8 text here: save the file as UTF-8", file=shown, line=line)
     try:
         values = tomllib.loads(text)
+        return _build(values, (), lines_of(text), shown, file.parent, _names(values))
+    except RecursionError:
+        return Fault(f"is nested too deeply: at most {DEEPEST} tables and arrays may lie within each other", file=shown)
     except tomllib.TOMLDecodeError as error:
         message = str(error)
         found = re.search(r"\(at line (\d+), column (\d+)\)", message)
@@ -97,7 +103,6 @@ def read(file: Path, shown: str) -> Node | Fault:
         what = message.partition(" (at ")[0]
         column = f", column {found[2]}" if found else ""
         return Fault(f"is not valid TOML{column}: {what[:1].lower()}{what[1:]}", file=shown, line=line)
-    return _build(values, (), lines_of(text), shown, file.parent, _names(values))
 
 
 def node_of(value: Any, place: Place) -> Node:
@@ -123,6 +128,9 @@ def _names(values: dict[str, Any]) -> dict[int, str]:
 
 
 def _build(value: Any, path: Key, lines: dict[Key, int], file: str, folder: Path, names: dict[int, str]) -> Node:
+    """Raises RecursionError below DEEPEST."""
+    if len(path) > DEEPEST:
+        raise RecursionError
     shown = path
     if len(path) > 1 and path[0] == "variant" and isinstance(path[1], int):
         shown = ("variant", names.get(path[1], path[1]), *path[2:])

@@ -2,8 +2,8 @@
 
 The store is the truth. First each run is written as an offline W&B run (harness/mirror.py). Sending those folders is
 a second step, taken when the spec says `mode = "online"` and you are logged in, or by `harness sync`. Neither can fail
-or slow down a run: what goes wrong stands in `results/logs/tracking.log`, and `problem` says it once. W&B's own error
-reports are off.
+or slow down a run: what goes wrong stands in `results/logs/tracking.log`, and `problem` says it once. The tracker goes
+on after the run has ended, so that is mostly at the next run. W&B's own error reports are off.
 
     python -m harness.tracking RESULTS NAME@N SETTINGS-AS-JSON
 """
@@ -19,15 +19,16 @@ import netrc
 import os
 import subprocess
 import sys
+import tempfile
 import urllib.parse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness import files
 from harness.errors import HarnessError, StoreError
-from harness.mirror import mirror, missing
+from harness.mirror import LOCK, identities, mirror, missing
 from harness.store import Snapshot, Store
 
 log = logging.getLogger(__name__)
@@ -61,15 +62,16 @@ def start(root: Path, ref: str, settings: Mapping[str, Any]) -> None:
     """Begin to mirror a snapshot, in the background, and return at once. Never raises.
 
     `settings` are those of the spec's `[tracking]` table: `mode` ("off" does nothing), `project`, `entity`, `adapters`.
+    The environment's WANDB_MODE may hold back what the spec would send, never the other way round.
     """
+    settings = {**settings, "mode": _mode(settings["mode"])}
     online = settings["mode"] == "online"
-    if settings["mode"] == "off" or os.environ.get("WANDB_MODE") == "disabled":
+    if settings["mode"] == "off":
         return
     if importlib.util.find_spec("wandb") is None:
         if online:
-            _report(
-                root, ref, "W&B is not installed, so nothing was sent: pip install 'harness[track]', `harness sync`."
-            )
+            hint = "pip install -e '.[track]' in a checkout, then `harness sync`"
+            _report(root, ref, f"W&B is not installed, so nothing was sent: {hint}.")
         return
     if online and not logged_in():
         _report(root, ref, "you are not logged in to W&B, so nothing was sent: `wandb login`, then `harness sync`.")
@@ -92,8 +94,19 @@ def start(root: Path, ref: str, settings: Mapping[str, Any]) -> None:
         _report(root, ref, f"W&B tracking could not start: {error}")
 
 
+def _mode(asked: str) -> str:
+    """Return the spec's mode, or the stricter one that WANDB_MODE asks for ("dryrun" is W&B's old word for offline)."""
+    environment = os.environ.get("WANDB_MODE", "").strip().lower()
+    if environment == "disabled":
+        return "off"
+    return "offline" if asked == "online" and environment in ("offline", "dryrun") else asked
+
+
 def problem(root: Path, ref: str) -> str | None:
-    """Return what went wrong when the snapshot was mirrored last, or None. It is said once."""
+    """Return what went wrong when the snapshot was mirrored last, or None. It is said once.
+
+    A tracker that still works has said nothing yet: its warning is told by the next call, at the next run or `sync`.
+    """
     path = _problem_file(root, ref)
     try:
         text = path.read_text()
@@ -106,18 +119,20 @@ def problem(root: Path, ref: str) -> str | None:
 def sync(store: Store, experiment: str | None = None, seconds: float = SEND_SECONDS) -> Iterator[Sent]:
     """Mirror what is not mirrored yet, then send what is still local, folder by folder, past any that fails.
 
-    `experiment` is a name, "name@N" or "latest"; None is everything. A folder gets at most `seconds`. Raises
-    HarnessError where W&B is not installed or you are not logged in.
+    `experiment` is a name, "name@N" or "latest"; None is everything. Only what these snapshots hold now is sent: never
+    a run that was deleted. A folder gets at most `seconds`. Raises HarnessError where W&B is not installed or you are
+    not logged in.
     """
     if importlib.util.find_spec("wandb") is None:
-        raise HarnessError("W&B is not installed: pip install 'harness[track]'.")
+        raise HarnessError("W&B is not installed: pip install -e '.[track]' in a checkout.")
     if not logged_in():
         raise HarnessError("you are not logged in to W&B: run `wandb login`, or set WANDB_API_KEY; then sync again.")
-    names = _chosen(store, experiment)
-    for name, number in names:
+    wanted: set[str] = set()
+    for name, number in _chosen(store, experiment):
         ref = f"{name}@{number}"
         try:
             snapshot = Snapshot(store.root, name, number)
+            wanted |= set(identities(snapshot))
             settings = {"project": "harness", **snapshot.spec.get("tracking", {"mode": "offline"})}
             if settings["mode"] == "off" or not missing(store.root, snapshot):
                 continue
@@ -127,7 +142,7 @@ def sync(store: Store, experiment: str | None = None, seconds: float = SEND_SECO
                 yield Sent(ref, False, fault)
         except StoreError as error:
             yield Sent(ref, False, str(error))
-    for note in _waiting(store.root, {name for name, _ in names}):
+    for note in _waiting(store.root, wanted):
         yield _send(store.root, note, seconds)
 
 
@@ -156,7 +171,7 @@ def logged_in() -> bool:
 
 
 def _command(root: Path, ref: str, settings: Mapping[str, Any]) -> list[str]:
-    return [sys.executable, "-m", "harness.tracking", str(root.resolve()), ref, json.dumps(dict(settings))]
+    return [sys.executable, "-P", "-m", "harness.tracking", str(root.resolve()), ref, json.dumps(dict(settings))]
 
 
 def _environment(root: Path) -> dict[str, str]:
@@ -189,13 +204,15 @@ def _problem_file(root: Path, ref: str) -> Path:
     return root / "logs" / f"tracking-{ref}.txt"
 
 
-def _waiting(root: Path, experiments: set[str]) -> list[Path]:
-    """Return the notes of folders that were not sent yet, oldest first."""
+def _waiting(root: Path, wanted: Collection[str]) -> list[Path]:
+    """Return the notes of folders that were not sent yet, of the W&B ids `wanted`, oldest first."""
     found = []
     for path in (root / "wandb" / "mirrored").glob("*.json"):
+        if path.stem not in wanted:
+            continue
         try:
             note = files.read_json(path)
-            if note["sent"] is None and note["experiment"] in experiments:
+            if note["sent"] is None:
                 found.append((note["made"], path))
         except (StoreError, KeyError, TypeError) as error:
             log.warning("%s is no note of a mirrored run: %s", path, error)
@@ -210,18 +227,20 @@ def _send(root: Path, path: Path, seconds: float) -> Sent:
     if not folder.is_dir():
         path.unlink()
         return Sent(note["folder"], False, "the folder is gone; the next `harness sync` makes it again")
-    command = [sys.executable, "-m", "wandb", "sync", str(folder.resolve())]
+    command = [sys.executable, "-P", "-m", "wandb", "sync", str(folder.resolve())]
     try:
-        done = subprocess.run(
-            command,
-            env=_environment(root),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            cwd=root,
-            timeout=seconds,
-            check=False,
-        )
+        # In an empty folder: W&B takes settings, and Python modules, from where it is started.
+        with tempfile.TemporaryDirectory(prefix="harness-") as nowhere:
+            done = subprocess.run(
+                command,
+                env=_environment(root),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                cwd=nowhere,
+                timeout=seconds,
+                check=False,
+            )
         message = _fault(done.stdout.decode("utf-8", "replace"))
     except subprocess.TimeoutExpired:
         pass
@@ -270,7 +289,7 @@ def main(words: Sequence[str]) -> int:
 @contextlib.contextmanager
 def _alone(root: Path) -> Iterator[None]:
     """Let one process at a time mirror."""
-    lock = files.Lock(root / "locks" / "tracking@.lock")
+    lock = files.Lock(root / "locks" / LOCK)
     lock.acquire()
     try:
         yield
@@ -279,7 +298,7 @@ def _alone(root: Path) -> Iterator[None]:
 
 
 def _send_all(root: Path, snapshot: Snapshot) -> None:
-    for note in _waiting(root, {snapshot.name}):
+    for note in _waiting(root, identities(snapshot)):
         sent = _send(root, note, SEND_SECONDS)
         log.info("%s: %s", sent.folder, sent.message)
         if not sent.ok:

@@ -11,7 +11,7 @@ import pytest
 import written_store as written
 from streamlit.testing.v1 import AppTest
 
-from harness.page import results, words
+from harness.page import charts, results, side_by_side, words
 from harness.store import Store
 
 APP = Path(__file__).parent.parent / "app.py"
@@ -72,6 +72,33 @@ def test_charts_hold_the_intervals_and_the_costs(finished: Path, monkeypatch: py
     marks = {layer["mark"]["type"] for layer in first["layer"]}
     assert {"rule", "tick", "point", "text"} <= marks
     assert "training time (min" in json.dumps(second)
+
+
+def test_an_axis_of_shares_begins_at_zero_and_ends_above_the_highest_interval(finished: Path) -> None:
+    board = Store(finished, write=False).snapshot("support").leaderboard
+    assert board is not None
+    for high, end in ((0.0, 10), (14.4, 20), (89.2, 90), (100.0, 100)):
+        assert charts._domain(board, "exact_match", [{"high": 1.0}, {"high": high}]).to_dict() == {"domain": [0, end]}
+
+
+def test_the_state_is_a_column_only_where_not_every_run_is_complete(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "state" in opened(finished, monkeypatch).dataframe[0].value
+    written.write(tmp_path, written.VARIANTS[:2])
+    assert "state" not in opened(tmp_path, monkeypatch).dataframe[0].value
+
+
+def test_a_metric_that_is_no_mean_over_examples_judges_no_single_one(finished: Path) -> None:
+    store = Store(finished, write=False)
+    run = next(run for run in store.snapshot("support").runs() if run.variant == "raft")
+    score = store.step(run.steps["score.exact_match"]).score()
+    place = score.statistics.index((1.0,))
+    other = replace(score, reducer="ratio", statistics=tuple((1.0, 2.0) for _ in score.statistics))
+    for given, value, is_right in ((score, 1.0, True), (other, None, False)):
+        side = side_by_side.Side("a", "raft", run, {"exact_match": given})
+        assert side.value("exact_match", place) == value
+        assert side_by_side.right(given, place) is is_right
 
 
 def test_the_winner_and_the_baseline_stand_side_by_side_at_first(

@@ -18,8 +18,8 @@ RANKS: dict[str, int] = {}
 for rank, names in enumerate(
     [
         ("errors",),
-        ("records", "stats", "files", "figures", "devices", "toml_lines"),
-        ("models", "plugins", "rows", "leaks", "readers"),
+        ("records", "stats", "files", "figures", "extras", "devices", "toml_lines"),
+        ("models", "artifacts", "chat", "plugins", "rows", "leaks", "readers"),
         FAMILIES,
         ("shape", "layers", "step"),
         ("spec", "snapshot", "documents"),

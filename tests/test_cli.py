@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 from comparison import Comparison, Done, finish
 
+from harness import tracking
 from harness.cli import main
 
 TWO = """
@@ -135,6 +137,33 @@ def test_five_faults_are_five_messages_with_their_lines(comparison: Comparison) 
         assert wrong in text[int(number.split()[0]) - 1], line
 
 
+def test_notes_on_the_data_command_no_terminal(comparison: Comparison) -> None:
+    (comparison.folder / "pages" / "x.\x1b]0;title\x07\x1b[31mred").write_text("")
+    checked, ran = comparison.call("check", str(comparison.spec)), comparison.run("--only", "plain")
+    for said in (checked.out, ran.err):
+        assert "note: 1 files of other kinds" in said
+        assert ".red" in said
+        assert "\x1b" not in said
+
+
+def test_messages_of_sync_command_no_terminal(comparison: Comparison, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = [tracking.Sent("\x1b[31mrun", False, "W&B said \x1b[2Jno")]
+    monkeypatch.setattr(tracking, "sync", lambda store, experiment: iter(sent))
+    done = comparison.call("sync")
+    assert (done.status, done.out) == (1, "run: W&B said no\n")
+
+
+@pytest.mark.parametrize("variant", ['train = ["toys:Steps"]', 'prompt = { kind = "few-shot", shots = 1 }'])
+@pytest.mark.parametrize("word", ["check", "run"])
+def test_nothing_is_learnt_from_rows_without_an_answer(comparison: Comparison, word: str, variant: str) -> None:
+    comparison.edit('id        = "id"', 'id        = "id"\ntarget    = false')
+    assert comparison.call(word, str(comparison.spec), "--set", "tracking.mode=off").status == 0
+    comparison.write(comparison.spec.read_text() + f'\n[[variant]]\nname = "learns"\n{variant}\n')
+    message = one_message(comparison.call(word, str(comparison.spec)), 1)
+    assert message.startswith("learns: training and shots need rows with answers")
+    assert "data.target" in message
+
+
 @pytest.mark.parametrize("word", ["check", "run"])
 def test_a_missing_spec_is_one_message(comparison: Comparison, word: str) -> None:
     assert "nowhere.toml" in one_message(comparison.call(word, "nowhere.toml"), 2)
@@ -158,7 +187,11 @@ def test_a_run_prints_its_leaderboard_and_where_the_results_lie(comparison: Comp
     assert "fruit@1" in done.out
     assert "exact_match" in done.out
     assert "rag: index documents …" in done.err
-    assert f"Results: {comparison.results / 'experiments' / 'fruit' / '1'} (fruit@1)" in done.err
+    assert done.err.splitlines()[-3:] == [
+        f"Results: {comparison.results / 'experiments' / 'fruit' / '1'} (fruit@1)",
+        "Page:    make app",
+        "Answers: harness show fruit@1 VARIANT",
+    ]
     again = comparison.run()
     assert "Nothing was missing" in again.err
     assert again.out == done.out
@@ -196,7 +229,7 @@ def test_json_lines_end_with_the_leaderboard_and_nothing_else_is_printed(compari
 def test_with_no_display_only_the_leaderboard_is_printed(comparison: Comparison) -> None:
     done = comparison.call("run", str(comparison.spec), "--display", "none")
     assert "fruit@1" in done.out
-    assert [line for line in done.err.splitlines() if not line.startswith("Results:")] == []
+    assert [line.partition(":")[0] for line in done.err.splitlines()] == ["Results", "Page", "Answers"]
 
 
 def test_only_runs_the_variants_it_names(comparison: Comparison) -> None:
@@ -218,6 +251,20 @@ def test_a_limit_answers_fewer_examples_in_a_snapshot_of_its_own(comparison: Com
     assert comparison.run().status == 0
     assert [summary["ref"] for summary in comparison.call("list", "--json").json] == ["fruit@2", "fruit@1"]
     assert comparison.board("fruit@1")["heldout"]["n"] == 3
+
+
+def test_the_page_of_results_that_lie_elsewhere_is_told_with_their_place(comparison: Comparison) -> None:
+    done = comparison.run("--only", "plain", "--results", "else where")
+    assert "Page:    streamlit run app.py -- --results 'else where'\n" in done.err
+
+
+def test_a_limit_never_raises_the_specs_own(comparison: Comparison) -> None:
+    comparison.edit("[latency]", "heldout_limit = 4\n\n[latency]")
+    for limit, answered in (("6", 4), ("3", 3)):
+        assert comparison.run("--limit", limit).status == 0
+        assert comparison.board()["heldout"]["n"] == answered
+    assert comparison.run("--limit", "3", "--set", "data.heldout_limit=2").status == 0
+    assert comparison.board()["heldout"]["n"] == 2
 
 
 def test_set_changes_a_value_for_this_run(comparison: Comparison) -> None:
@@ -407,6 +454,22 @@ def test_what_a_deleted_experiment_leaves_is_freed_by_gc_on_request(comparison: 
     assert list((comparison.results / "steps").iterdir()) == steps
     assert "removed" in comparison.call("gc", "--yes").out
     assert list((comparison.results / "steps").iterdir()) == []
+
+
+def test_what_finds_nothing_to_do_makes_no_results_folder(comparison: Comparison, tmp_path: Path) -> None:
+    assert comparison.call("gc").out == "Everything in the results is in use.\n"
+    with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
+        archive.writestr("manifest.json", '{"format": 1, "ref": "x@1", "files": {"../x": [1, "0"]}}')
+    (tmp_path / "text.zip").write_text("no archive")
+    for name in ("nowhere.zip", "text.zip", "other.zip"):
+        assert name in one_message(comparison.call("unpack", str(tmp_path / name)), 1)
+        assert not comparison.results.exists()
+
+
+def test_a_bad_archive_leaves_results_that_were_there(finished: Comparison, tmp_path: Path) -> None:
+    (tmp_path / "text.zip").write_text("no archive")
+    assert finished.call("unpack", str(tmp_path / "text.zip")).status == 1
+    assert finished.call("list", "--json").json[0]["state"] == "complete"
 
 
 def test_init_check_and_run_lead_to_a_leaderboard(tmp_path: Path) -> None:

@@ -159,6 +159,16 @@ def test_faults_of_many_rows_are_told_at_once(tmp_path: Path) -> None:
     assert lines[-1] == "... and 2 more"
 
 
+def test_every_broken_file_is_told_at_once(tmp_path: Path) -> None:
+    for name in ("train", "dev", "heldout"):
+        (tmp_path / f"{name}.jsonl").write_text("{broken")
+    jsonl(tmp_path / "dev.jsonl", numbered(2))
+    with pytest.raises(DataError) as caught:
+        data.load(DataSpec(**{name: str(tmp_path / f"{name}.jsonl") for name in ("train", "dev", "heldout")}))
+    assert ["train.jsonl:1: broken JSON" in line for line in str(caught.value).splitlines()] == [True, False]
+    assert "heldout.jsonl:1: broken JSON" in str(caught.value)
+
+
 def test_no_held_out_split_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"there is no held-out split: name a file"):
         data.load(DataSpec(train=jsonl(tmp_path / "train.jsonl", numbered(4))))

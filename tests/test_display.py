@@ -58,6 +58,16 @@ def test_plain_lines_tell_each_step_and_how_long_it_took(clock: Clock) -> None:
     ]
 
 
+@pytest.mark.parametrize("style", ["plain", "full"])
+def test_what_is_said_commands_no_terminal(style: Style, capsys: pytest.CaptureFixture[str]) -> None:
+    with Display(style) as made:
+        made.say("note: \x1b[2Jgone \x1b]0;title\x07[b]kept[/b]")
+    said = capsys.readouterr().err
+    assert "note: gone [b]kept[/b]\n" in said
+    assert "\x1b]" not in said
+    assert "\x1b[2J" not in said
+
+
 def test_plain_lines_tell_progress_every_ten_seconds_with_what_is_left(clock: Clock) -> None:
     stream = io.StringIO()
     with Display("plain", stream) as made:

@@ -39,6 +39,7 @@ def test_a_folder_gives_its_files_sorted_with_their_titles(tmp_path: Path) -> No
     assert len(notes) == 1
     assert "1 files of other kinds" in notes[0]
     assert ".png" in notes[0]
+    assert str(tmp_path) not in notes[0], "results are shown to others"
 
 
 def test_html_becomes_what_a_reader_would_read_with_headings_and_lists() -> None:

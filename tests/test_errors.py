@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -40,3 +41,10 @@ def test_did_you_mean_guesses_only_what_is_near_and_lists_what_there_is() -> Non
     assert did_you_mean("lorra", ["lora", "full"]) == " Did you mean 'lora'? Available: full, lora."
     assert did_you_mean("xyz", ["lora", "full"]) == " Available: full, lora."
     assert did_you_mean("xyz", []) == ""
+
+
+def test_no_message_asks_for_a_stranger_on_the_package_index() -> None:
+    """This project is installed from a checkout; on an index its name is someone else's."""
+    files = list(Path(errors.__file__).parent.rglob("*.py"))
+    assert len(files) > 50
+    assert not [file for file in files if "harness[" in file.read_text(encoding="utf-8")]

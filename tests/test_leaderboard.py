@@ -156,7 +156,9 @@ def test_a_running_experiment_has_a_board_too(begun: Begun) -> None:
     assert {row["status"] for row in empty["rows"]} == {"waiting"} and empty["heldout"]["n"] == 24
     assert "waiting" in rendered(empty) and "waiting" in leaderboard.markdown(empty)
     snapshot.save_run(runs[2])
+    snapshot.save_run(next(run for run in runs if run.variant == "lora"))
     half = leaderboard.build(snapshot, store)
+    assert rows_of(half)["lora"]["status"] == "waiting", "one of its two seeds is complete, and nothing runs"
     assert half["rows"][0]["variant"] == "rag" and half["rows"][0]["rank"] == 1
     assert half["rows"][0]["vs_baseline"] is None
 
@@ -193,11 +195,78 @@ def test_mixed_devices_and_library_versions_are_noted(begun: Begun) -> None:
         snapshot.save_run(replace(run, cost=cost))
     other = written.write_step(store, "latency", {"n": 1}, {"provenance": {"versions": {"torch": "2.12.0"}}})
     notes = leaderboard.build(snapshot, store)["notes"]
-    assert any("different devices" in note and "device 0; device 1" in note for note in notes)
+    assert any(note.startswith("Answers come from different devices: device 0; device 1.") for note in notes)
     assert not any("library versions" in note for note in notes)
     snapshot.save_run(replace(runs[0], steps={**runs[0].steps, "latency": other}))
     notes = leaderboard.build(snapshot, store)["notes"]
     assert "Steps were made with different library versions: torch 2.12.0, 2.13.0." in notes
+
+
+def test_training_on_different_devices_is_noted(begun: Begun) -> None:
+    store, snapshot, runs = begun
+    devices = iter(("cpu float32", "cuda bfloat16"))
+    for run in runs:
+        if run.variant == "lora":
+            outcome = {"device": next(devices), "provenance": {"processor": "a processor"}}
+            step = written.write_step(store, "train", {"seed": run.seed, "other": 1}, outcome)
+            run = replace(run, steps={**run.steps, "train.0": step})
+        snapshot.save_run(run)
+    notes = leaderboard.build(snapshot, store)["notes"]
+    assert "Training ran on different devices: a processor · cpu float32; a processor · cuda bfloat16." in notes
+
+
+def test_what_the_costs_hold_is_said_with_the_sample_that_latency_was_measured_on(
+    board: dict[str, Any], tmp_path: Path
+) -> None:
+    assert {row["variant"]: row["latency_examples"] for row in board["rows"]}["raft"] == 8
+    assert rows_of(board)["lora-64"]["latency_examples"] == 0, "it failed before it was measured"
+    sentence = (
+        "p50/p95 latency is of single requests, batch 1, adapters not merged, on 8 held-out questions; "
+        "training includes starting its process; answering excludes loading the model."
+    )
+    assert sentence in shown.legend(board) and sentence in leaderboard.markdown(board)
+    assert sentence in " ".join(rendered(board).split())
+    store, snapshot = written.write(tmp_path, written.VARIANTS[:2])
+    plain = " ".join(shown.legend(leaderboard.build(snapshot, store)))
+    assert "batch 1, on 8 held-out" in plain and "training includes" not in plain
+    older = {**board, "rows": [{k: v for k, v in row.items() if k != "latency_examples"} for row in board["rows"]]}
+    assert "single requests" not in " ".join(shown.legend(older))
+
+
+def test_a_metric_whose_value_is_no_mean_has_its_reducers_value_and_no_interval(
+    begun: Begun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ratio(rows: Any) -> float:
+        return sum(row[0] for row in rows) / sum(row[1] for row in rows)
+
+    monkeypatch.setitem(stats.REDUCERS, "ratio", ratio)
+    store, snapshot, runs = begun
+    for run in runs:
+        if "score.exact_match" in run.steps:
+            score = store.step(run.steps["score.exact_match"]).score()
+            # Each example weighs as much as its place: the ratio of sums is not the mean of the first numbers.
+            rows = tuple((2.0 * place * row[0], 2.0 * place) for place, row in enumerate(score.statistics, 1) if row)
+            changed = replace(score, reducer="ratio", statistics=rows)
+            inputs = {"ratio": run.steps["predict"]}
+            step = written.write_step(store, "score", inputs, {}, lambda step, made=changed: step.write_score(made))
+            run = replace(run, steps={**run.steps, "score.exact_match": step})
+        snapshot.save_run(run)
+    rows_found = rows_of(leaderboard.build(snapshot, store))
+
+    def expected(variant: str) -> float:
+        scores = [store.step(run.steps["score.exact_match"]).score() for run in runs if run.variant == variant]
+        weighted = [sum(n * row[0] for n, row in enumerate(score.statistics, 1) if row) for score in scores]
+        return sum(value / (24 * 25 / 2) for value in weighted) / len(scores)
+
+    for name in ("raft", "lora"):
+        found = rows_found[name]["metrics"]["exact_match"]
+        assert found["value"] == pytest.approx(expected(name))
+        assert (found["n"], found["ci_low"], found["ci_high"]) == (24, None, None)
+        assert found["method"].startswith("n/a (reduced by ratio, not a mean)")
+        difference = rows_found[name]["vs_baseline"]
+        assert difference["difference"] == pytest.approx(expected(name) - expected("zero-shot"))
+        assert difference["ci_low"] is None and "ratio" in difference["method"]
+    assert rows_found["raft"]["rank"] == 1
 
 
 def test_notes_on_the_data_are_carried_along(begun: Begun) -> None:

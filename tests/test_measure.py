@@ -5,11 +5,14 @@ from __future__ import annotations
 import getpass
 import json
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from harness import measure
 from harness.measure import Meter, processor, provenance, release_memory, resident_bytes
 
 
@@ -74,6 +77,16 @@ def test_the_peak_is_at_least_what_was_held_in_the_block(tmp_path: Path) -> None
         time.sleep(0.15)
         del held
     assert meter.peak >= before + 60 * 2**20
+
+
+def test_what_gpus_held_counts_and_measuring_loads_no_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "import sys; from harness.measure import gpu_peak_bytes as g; assert g() == 0 and 'torch' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    monkeypatch.setattr(measure, "gpu_peak_bytes", lambda: 2**45)
+    with Meter(tmp_path / "meter.json") as meter:
+        pass
+    assert 2**45 < meter.peak < 2**45 + 2**40
+    assert json.loads((tmp_path / "meter.json").read_text())["peak"] == meter.peak
 
 
 def test_provenance_tells_versions_and_processor_and_nothing_of_who_and_where() -> None:

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
+import subprocess
+import sys
+import threading
 import zipfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
 
-from harness import models
+from harness import files, models
 from harness.errors import ModelError
 
 
@@ -149,6 +157,16 @@ def test_a_model_that_is_nowhere_names_the_built_in_ones(name: str) -> None:
         models.resolve(name)
 
 
+@pytest.mark.parametrize("name", ["smollm2-135m-instuct", "SmolLM2-135M-Instruct"])
+def test_a_mistyped_built_in_name_never_reaches_the_hub(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(models, "_from_hub", lambda id, revision, code: asked.append(id))
+    with pytest.raises(ModelError, match=r"Did you mean 'smollm2-135m-instruct'\?"):
+        models.resolve(name)
+    models.resolve("gpt2")
+    assert asked == ["gpt2"]
+
+
 def write_gguf(file: Path) -> dict[str, np.ndarray]:
     """Write a one-layer llama with random float32 weights as GGUF, and return its tensors."""
     import gguf
@@ -222,6 +240,159 @@ def test_a_gguf_file_is_converted_once_even_when_two_ask_at_the_same_time(
     assert models.resolve(str(moved)) == first
 
 
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[Hub]:
+    """A hub on this machine that speaks what huggingface_hub asks; a repository is a folder below `hub.root`."""
+    with Hub(tmp_path / "hub") as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+class Hub(ThreadingHTTPServer):
+    def __init__(self, root: Path) -> None:
+        super().__init__(("127.0.0.1", 0), Answers)
+        self.root = root
+
+    def put(self, repo: str, **contents: str) -> None:
+        for name, text in contents.items():
+            file = self.root / repo / name.replace("__", ".")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text, encoding="utf-8")
+
+    def run(self, code: str, **environment: str) -> list[str]:
+        """Run `code` in a process that takes this server for the Hub; conversions only note what they were given."""
+        begin = (
+            "from pathlib import Path\nfrom harness import models\nfrom harness.errors import ModelError\n"
+            "models._convert = lambda file, folder: (folder / 'model.safetensors').write_bytes(file.read_bytes())\n"
+        )
+        home = self.root.parent / "home"
+        settings = {
+            "HF_ENDPOINT": f"http://127.0.0.1:{self.server_port}",
+            "HF_HOME": str(home),
+            "HF_HUB_OFFLINE": "0",
+            "NO_PROXY": "*",
+            "no_proxy": "*",
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", begin + code],
+            env={**os.environ, **settings, **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+
+class Answers(BaseHTTPRequestHandler):
+    server: Hub
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        parts = unquote(self.path).partition("?")[0].strip("/").split("/")
+        if parts[0] == "api":
+            folder = self.server.root / parts[2] / parts[3]
+            names = sorted(file.name for file in folder.iterdir())
+            found: Any = {
+                "id": "/".join(parts[2:4]),
+                "sha": COMMIT,
+                "siblings": [{"rfilename": name} for name in names],
+            }
+            if "tree" in parts:
+                found = [{"type": "file", "path": name, "size": 1, "oid": name} for name in names]
+            self.reply(json.dumps(found).encode())
+        else:
+            self.reply((self.server.root / parts[0] / parts[1] / parts[4]).read_bytes())
+
+    def reply(self, content: bytes) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content)
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """Nothing is printed."""
+
+
+def test_code_of_the_hub_is_fetched_and_counts_only_where_it_is_trusted(hub: Hub) -> None:
+    hub.put("owner/coded", model__safetensors="x", config__json="{}", modeling__py="x = 1", README__md="about")
+    code = (
+        f"path = models.resolve('owner/coded', revision={COMMIT!r}, code={{code}})\n"
+        "print(*sorted(file.name for file in path.iterdir()))\nprint(models.fingerprint(path, code={code}))"
+    )
+    plain, without = hub.run(code.format(code=False))
+    assert plain == "config.json model.safetensors"
+    coded, within = hub.run(code.format(code=True))
+    assert coded == "config.json model.safetensors modeling.py"
+    assert without != within
+    assert hub.run(code.format(code=False))[1] == without
+
+
+def test_a_gguf_file_is_taken_where_a_repository_has_no_other_weights(hub: Hub) -> None:
+    hub.put("owner/one", tiny__gguf="one", README__md="about")
+    code = "print(models.resolve('owner/one').joinpath('model.safetensors').read_text())"
+    assert hub.run(code) == hub.run(code, HF_HUB_OFFLINE="1") == ["one"]
+    hub.put("owner/both", tiny__gguf="one", model__safetensors="x", config__json="{}")
+    assert hub.run("print(models.resolve('owner/both').joinpath('model.safetensors').read_text())") == ["x"]
+    fetched = [file.name for file in hub.root.parent.joinpath("home").rglob("*.gguf")]
+    assert fetched == ["tiny.gguf"], "the other repository's was not needed"
+
+
+@pytest.mark.parametrize(
+    ("contents", "message"),
+    [
+        ({"a__gguf": "a", "b__gguf": "b"}, "several GGUF files. Fetch one of them with `hf download owner/odd FILE`"),
+        ({"pytorch_model__bin": "x", "config__json": "{}"}, "has no safetensors or GGUF weights; pickled"),
+    ],
+)
+def test_a_repository_without_usable_weights_says_why(hub: Hub, contents: dict[str, str], message: str) -> None:
+    hub.put("owner/odd", **contents)
+    (said,) = hub.run("try: models.resolve('owner/odd')\nexcept ModelError as error: print(error)")
+    assert message in said
+
+
+@pytest.mark.parametrize("revision", [None, "main", COMMIT[:12]])
+def test_code_of_the_hub_needs_a_whole_commit(revision: str | None) -> None:
+    with pytest.raises(ModelError, match=r"`revision` must be the whole commit \(40 hexadecimal digits\)"):
+        models.resolve("owner/coded", revision=revision, code=True)
+
+
+def test_code_of_another_repository_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    for place, fine in (("modeling.Model", True), ("other/repository--modeling.Model", False)):
+        config["auto_map"] = {"AutoModelForCausalLM": place}
+        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        assert models.resolve(str(folder)) == folder
+        if fine:
+            assert models.resolve(str(folder), code=True) == folder
+            continue
+        with pytest.raises(ModelError, match="code of another repository"):
+            models.resolve(str(folder), code=True)
+
+
+def test_only_names_that_mean_something_elsewhere_are_public(tiny_model: Path) -> None:
+    assert models.public_name("smollm2-135m-instruct") == "smollm2-135m-instruct"
+    assert models.public_name("owner/name") == "owner/name"
+    assert models.public_name(str(tiny_model)) == models.public_name(str(tiny_model / "model.safetensors")) == ""
+
+
+def test_the_cache_needs_no_package_beyond_the_base(offered: models.BuiltIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "filelock", None)
+    assert models.resolve("tiny").is_dir()
+
+
 # ------------------------------------------------------------------------------------------------------ fingerprints
 
 
@@ -248,7 +419,7 @@ def test_a_second_fingerprint_reads_no_weights_again(tiny_model: Path, monkeypat
     def read_again(file: Path) -> str:
         raise AssertionError(f"{file} was read again")
 
-    monkeypatch.setattr(models, "_sha256", read_again)
+    monkeypatch.setattr(files, "sha256", read_again)
     assert models.fingerprint(tiny_model) == first
 
 

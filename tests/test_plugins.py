@@ -10,6 +10,7 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
+from comparison import SPEC, Comparison
 
 from harness import plugins
 from harness.errors import SpecError
@@ -37,24 +38,46 @@ class Rude(Prompt):
     word: str = "now"
 
     def messages(self, example, context):
-        return (Message("user", f"{example.input} {self.word}"),)
+        passages = (passage.text for passage in context.passages(example)) if context else ()
+        return (Message("user", "\\n".join([*passages, f"{example.input} {self.word}"])),)
 """
 RETRIEVER = """
-from harness.plugins import Retriever
+import json
+from harness.plugins import Index, Retriever
+from harness.records import Passage
 
 class Shelf(Retriever):
     shelf: int = 1
 
-    def build(self, documents, out, embedding): ...
-    def open(self, folder, embedding): ...
+    def build(self, documents, out, embedding):
+        (out / "shelf.json").write_text(json.dumps([(document.id, document.text) for document in documents]))
+
+    def open(self, folder, embedding):
+        return ByName(json.loads((folder / "shelf.json").read_text()))
+
+class ByName(Index):
+    def __init__(self, texts):
+        self.all = [Passage(id=f"{name}#0", document=name, text=text) for name, text in texts]
+
+    def passages(self):
+        return self.all
+
+    def search(self, queries, k):
+        return [[passage for passage in self.all if passage.document in query][:k] for query in queries]
 """
 ADAPTER = """
+from typing import ClassVar
 from harness.plugins import Adapter
 
-class Bias(Adapter):
-    share: float = 0.5
+class Norms(Adapter):
+    learning_rate: ClassVar[float] = 0.05
 
-    def wrap(self, model): ...
+    last: bool = True
+
+    def wrap(self, model):
+        for name, weight in model.named_parameters():
+            weight.requires_grad_("layernorm" in name or (self.last and name == "model.norm.weight"))
+        return model
 """
 METHOD = """
 from typing import Annotated
@@ -124,7 +147,7 @@ mark = "?"
 name = "own"
 prompt = {{ kind = "{prompt}:Rude", word = "please" }}
 retrieve = {{ kind = "{retriever}:Shelf", shelf = 7, top_k = 1 }}
-train = [{{ kind = "{method}:Drill", adapter = {{ kind = "{adapter}:Bias", share = 0.25 }} }}]
+train = [{{ kind = "{method}:Drill", adapter = {{ kind = "{adapter}:Norms", last = false }} }}]
 """
     spec = load(spec_file(tmp_path, text))
     (variant,) = spec.variants
@@ -133,10 +156,70 @@ train = [{{ kind = "{method}:Drill", adapter = {{ kind = "{adapter}:Bias", share
     assert variant.prompt.messages(EXAMPLE, None)[0].content == "q please"  # type: ignore[arg-type]
     resolved = spec.resolved()["variants"][0]
     assert (resolved["retrieve"]["shelf"], resolved["retrieve"]["top_k"]) == (7, 1)
-    assert resolved["train"][0]["adapter"]["kind"] == f"{adapter}:Bias"
-    assert resolved["train"][0]["adapter"]["share"] == 0.25
+    assert resolved["train"][0]["adapter"]["kind"] == f"{adapter}:Norms"
+    assert resolved["train"][0]["adapter"]["last"] is False
     assert variant.family == "hybrid"
     json.dumps(spec.resolved())
+
+
+def test_a_comparison_runs_to_its_leaderboard_with_a_users_own_metric_prompt_and_retriever(
+    new_module: NewModule, tmp_path: Path
+) -> None:
+    metric, prompt, retriever = new_module(METRIC), new_module(PROMPT), new_module(RETRIEVER)
+    own = f'{{ kind = "{prompt}:Rude", word = "please" }}'
+    variants = f"""
+[[variant]]
+name = "plain"
+
+[[variant]]
+name   = "rude"
+prompt = {own}
+
+[[variant]]
+name     = "rude-shelf"
+prompt   = {own}
+retrieve = {{ kind = "{retriever}:Shelf", top_k = 1 }}
+"""
+    comparison = Comparison(tmp_path, variants)
+    comparison.edit('kind      = "toys:Counted"', 'kind      = "canned"')
+    comparison.edit('kind      = "exact_match"\nnormalise = "none"', f'kind = "{metric}:Shouted"')
+    shouted = '"fig? please" = "Purple!"\n"gooseberry is green" = "Green!"\n"hawthorn is scarlet" = "Scarlet!"'
+    comparison.edit('"fig is purple" = "purple"', f'"fig is purple" = "purple"\n{shouted}')
+    done = comparison.run()
+    assert done.status == 0, done.err
+    board = comparison.board()
+    assert (board["primary"], [row["variant"] for row in board["rows"]]) == ("Shouted", ["rude-shelf", "rude", "plain"])
+    # Asked rudely, one of eight is shouted; with the passages of the shelf, two others are.
+    assert [row["metrics"]["Shouted"]["value"] for row in board["rows"]] == [2 / 8, 1 / 8, 0.0]
+    assert board["rows"][0]["metrics"]["recall@1"]["value"] == 1.0
+    assert board["rows"][0]["vs_baseline"]["difference"] == 2 / 8
+    assert comparison.step("rude-shelf", "predict").prediction(0).passages[0].text.startswith("The apple is red")
+
+
+def test_a_users_own_adapter_decides_which_weights_sft_trains(
+    new_module: NewModule, tmp_path: Path, tiny_model: Path
+) -> None:
+    from safetensors.torch import load_file
+
+    adapter = new_module(ADAPTER)
+    variants = f"""
+[[variant]]
+name   = "norms"
+decode = {{ max_tokens = 2 }}
+train  = [{{ kind = "sft", epochs = 2, adapter = {{ kind = "{adapter}:Norms", last = false }} }}]
+"""
+    _, data, rest = SPEC.partition("[data]")
+    model = f'name = "own"\n[model]\nkind = "transformers"\nid = "{tiny_model}"\ndevice = "cpu"\ndtype = "float32"\n'
+    comparison = Comparison(tmp_path, variants, model + data + rest)
+    done = comparison.run()
+    assert done.status == 0, done.err
+    (row,) = comparison.board()["rows"]
+    assert (row["family"], row["metrics"]["exact_match"]["n"]) == ("fine-tuning", 8)
+    assert row["cost"]["trainable_parameters"] == 2 * 2 * 64, "two layers with two norms of width 64 each"
+    before = load_file(tiny_model / "model.safetensors")
+    after = load_file(comparison.step("norms", "train.0").path / "artifact" / "model.safetensors")
+    changed = {name for name, weight in before.items() if not weight.equal(after[name])}
+    assert changed == {name for name in before if "layernorm" in name} and len(changed) == 4
 
 
 def test_faults_inside_a_users_own_plug_in_have_their_line(new_module: NewModule, tmp_path: Path) -> None:

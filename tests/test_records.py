@@ -84,6 +84,15 @@ def test_what_does_not_fit_a_record_is_refused() -> None:
         load_json(Reply, '{"input_tokens": "many"}')
 
 
+@pytest.mark.parametrize("family", ["![x](http://a.test/p.png)", ":material/error: RAG", "", "rag"])
+def test_a_run_is_of_one_of_the_four_families(family: str) -> None:
+    """The page shows it as Markdown, and records may come from an archive of someone else."""
+    run = next(record for record in RECORDS if isinstance(record, Run))
+    assert load(Run, dump(run)).family == "RAG"
+    with pytest.raises(ValidationError, match="family"):
+        load(Run, {**dump(run), "family": family})
+
+
 def test_a_prediction_sums_what_its_calls_took() -> None:
     call = Call(messages=(MESSAGE,), reply=REPLY)
     prediction = Prediction(id="a", text="So.", calls=(call, call))

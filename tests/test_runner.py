@@ -13,6 +13,12 @@ import pytest
 from comparison import VARIANTS, Comparison, Done, finish, kill, wait_for
 from test_fit import alive, until
 
+from harness import runner
+from harness.methods._rows import Tally
+from harness.plan import Named, PlannedRun
+from harness.spec import Variant
+from harness.store import Store
+
 ONE = '[[variant]]\nname = "plain"\n'
 TRAINED = f'{ONE}\n[[variant]]\nname = "lora"\ntrain = ["toys:Steps"]\n'
 LENGTH = '[[metric]]\nkind = "toys:Length"\n'
@@ -340,6 +346,27 @@ def test_a_metric_that_fails_on_an_example_counts_it_at_the_floor_with_a_note(tm
     assert row["notes"] == ["Length failed on 1 of 8 examples; the first, apple: ValueError: nothing is known of red"]
 
 
+def test_rows_that_a_length_limit_took_are_told(tmp_path: Path) -> None:
+    store, steps = Store(tmp_path / "results"), {}
+    counts = {
+        "train.0": Tally(rows=352, cut=12, dropped=0, lost_answer_tokens=40).named("train"),
+        "train.1": Tally(rows=352, cut=0, dropped=3, lost_answer_tokens=9).named("train")
+        | Tally(rows=24, cut=2, dropped=1, lost_answer_tokens=9).named("dev"),
+        "train.2": {"stopped_early": False},
+    }
+    for role, details in counts.items():
+        steps[role] = Named(f"train-{role}", {})
+        store.step(steps[role].name).start({})
+        store.step(steps[role].name).complete({"details": details})
+    run = PlannedRun(Variant(name="lora"), 0, steps)
+    assert runner._notes(run, store) == (
+        "12 of 352 training rows lost the end of their answer to max_length",
+        "3 of 352 training rows lost their whole answer to max_length and were left out in stage 2",
+        "2 of 24 dev rows lost the end of their answer to max_length in stage 2",
+        "1 of 24 dev rows lost their whole answer to max_length and were left out in stage 2",
+    )
+
+
 def test_a_step_that_was_deleted_is_done_again(tmp_path: Path) -> None:
     """What the message about a damaged step promises."""
     comparison = Comparison(tmp_path / "one", ONE)
@@ -380,6 +407,15 @@ def test_results_hold_nothing_of_the_machine(tmp_path: Path) -> None:
         content = file.read_text(encoding="utf-8", errors="replace")
         assert not [word for word in told if word in content], file
     assert '"adapter": "elsewhere"' in (comparison.results / "experiments/fruit/1/snapshot.json").read_text()
+
+
+def test_notes_hold_nothing_of_the_machine_either(tmp_path: Path) -> None:
+    metric = f'[[metric]]\nkind = "toys:Length"\nfails_on = "{Path.home()}"\n'
+    comparison = Comparison(tmp_path / "one", metric + ONE)
+    comparison.edit('default   = "no idea"', f'default   = "{Path.home()}/thing"')
+    assert comparison.run().status == 0
+    (note,) = comparison.board()["rows"][0]["notes"]
+    assert note.endswith("ValueError: nothing is known of ~")
 
 
 def test_two_seeds_are_two_runs_in_one_row(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import pytest
 
+from harness.errors import HarnessError
 from harness.metrics.exact_match import ExactMatch
 from harness.plugins import Metric
 from harness.records import Example, Prediction
@@ -38,6 +39,10 @@ class Odd(Metric):
 
 class Open(Odd):
     floor = ceiling = None
+
+
+class Cost(Odd):
+    direction = "lower"
 
 
 def test_each_answer_is_measured() -> None:
@@ -75,12 +80,21 @@ def test_a_metric_that_fails_on_every_example_is_a_fault() -> None:
         score(Odd(), EXAMPLES, predictions("bad", "bad", "bad", "bad"))
 
 
-def test_a_metric_without_a_floor_cannot_count_a_failure() -> None:
-    with pytest.raises(ValueError, match="bad"):
-        score(Open(), EXAMPLES, predictions("fine", "bad", "fine", "fine"))
-    made, _ = score(Open(), EXAMPLES, predictions("much", None, "fine", "fine"))
-    assert made.statistics == ((2.0,), (1.0,), (1.0,), (1.0,)), "what it says of no answer counts"
-    assert made.errors == 1
+def test_where_lower_is_better_a_failure_counts_at_the_ceiling() -> None:
+    made, (note,) = score(Cost(), EXAMPLES, predictions("two", None, "bad", "fine"))
+    assert made.statistics == ((0.5, 2.0), (1.0,), (1.0,), (1.0,))
+    assert made.errors == 2
+    assert "failed on 1 of 4" in note
+
+
+@pytest.mark.parametrize("answers", [("fine", "bad", "fine", "fine"), ("much", None, "fine", "fine")])
+def test_a_metric_without_a_worst_value_cannot_count_a_failure(answers: tuple[str | None, ...]) -> None:
+    class Endless(Cost):
+        ceiling = None
+
+    for metric, lacks in ((Open(), "floor"), (Endless(), "ceiling")):
+        with pytest.raises(HarnessError, match=f"has no {lacks}, so the failed example 'b'.*(bad|too long)"):
+            score(metric, EXAMPLES, predictions(*answers))
 
 
 def test_what_a_metric_does_not_speak_of_is_no_part_of_its_score() -> None:

@@ -520,6 +520,9 @@ def test_one_fault_has_its_line_path_and_what_is_allowed(
     [
         ('name = "toy"', 'name = "Toy Spec"', 2, "name", "not 'Toy Spec'"),
         ('name = "toy"', 'name = "latest"', 2, "name", "choose another name"),
+        ('name = "toy"', 'name = "con"', 2, "name", "cannot be a folder's name on every system"),
+        ('name = "toy"', 'name = "lpt1.x"', 2, "name", "cannot be a folder's name on every system"),
+        ('name = "toy"', 'name = "toy."', 2, "name", "cannot be a folder's name on every system"),
         ('name = "toy"', 'baseline = "plian"', 2, "baseline", "Did you mean 'plain'?"),
         ('name = "toy"', "seeds = []", 2, "seeds", "must not be empty"),
         ('name = "toy"', "seeds = [0, 1, 0]", 2, "seeds.2", "seed 0 stands twice"),
@@ -572,7 +575,27 @@ def test_a_fault_of_the_head_has_its_line_path_and_what_is_allowed(
         ),
         (
             "",
-            '[[metric]]\nkind = "$:Same"\nk = 2\nprimary = true\n[[metric]]\nkind = "mrr"\nprimary = true',
+            'train = [{ kind = "$:Tune", shuffle = false }]',
+            "variant.plain.train.0.shuffle",
+            'context = "retrieved"',
+        ),
+        (
+            "",
+            'train = [{ kind = "$:Tune", distractors = 2 }]',
+            "variant.plain.train.0.distractors",
+            "retrieved passages",
+        ),
+        (
+            "",
+            'retrieve = "$:Words"\ntrain = [{ kind = "$:Tune", context = "none", oracle_share = 0.5 }]',
+            "variant.plain.train.0.oracle_share",
+            'context = "retrieved"',
+        ),
+        ("", '[[metric]]\nkind = "mrr"', "metric.1", "[data] must name the field with the right documents, `source`"),
+        ("", '[[metric]]\nkind = "recall"\nk = 1', "metric.1", "'recall@1' measures what was retrieved"),
+        (
+            "",
+            '[[metric]]\nkind = "$:Same"\nk = 2\nprimary = true\n[[metric]]\nkind = "token_f1"\nprimary = true',
             "metric.2.primary",
             "only one",
         ),
@@ -584,6 +607,49 @@ def test_parts_that_do_not_go_together(head: str, addition: str, path: str, word
     found = only_fault(write("\n".join(kept) + "\n" + VARIANT + addition + "\n"))
     assert found.path == path
     assert words in found.message
+
+
+RETRIEVES = 'retrieve = "$:Words"\n'
+
+
+@pytest.mark.parametrize(
+    ("metrics", "variants", "path"),
+    [
+        ('[[metric]]\nkind = "mrr"\nprimary = true\n', VARIANT, "metric.1"),
+        ('[[metric]]\nkind = "mrr"\nprimary = true\n', VARIANT + RETRIEVES, None),
+        ('[[metric]]\nkind = "mrr"\n', VARIANT, None),
+        ('[[metric]]\nkind = "mrr"\nprimary = true\n', VARIANT + RETRIEVES + VARIANT.replace("plain", "b"), "metric.1"),
+    ],
+)
+def test_a_metric_of_retrieval_ranks_only_where_all_retrieve(
+    metrics: str, variants: str, path: str | None, write: Write
+) -> None:
+    file = write(START.replace("[[metric]]", 'source = "page"\n[[metric]]') + metrics + variants)
+    if path is None:
+        assert load(file).metrics[1].name == "mrr"
+    else:
+        found = only_fault(file)
+        assert found.path == path
+        assert "so it cannot rank variants that retrieve nothing" in found.message
+
+
+def test_a_metric_of_retrieval_that_comes_first_ranks_too(write: Write) -> None:
+    found = only_fault(write(START.replace(f"{HERE}:Same", "mrr") + VARIANT), ["data.source=page"])
+    assert (found.path, "put another metric first" in found.message) == ("metric.0", True)
+
+
+@pytest.mark.parametrize("field", ["target", "group", "tags", "id", "source"])
+def test_a_field_that_the_rows_have_not_is_switched_off(field: str, write: Write) -> None:
+    write(START.replace("[[metric]]", f'{field} = "x"\n[[metric]]') + VARIANT, "base.toml")
+    spec = load(write(f'extends = "base.toml"\n[data]\n{field} = false\n', "child.toml"))
+    assert getattr(spec.data, field) is None
+    assert json.loads(json.dumps(spec.resolved()))["data"][field] is None
+    assert "must be text, not true" in only_fault(write(f'extends = "base.toml"\n[data]\n{field} = true\n')).message
+
+
+def test_a_variant_that_is_no_table_is_one_fault(write: Write) -> None:
+    found = only_fault(write('variant = ["a"]\n' + START))
+    assert (found.path, found.message) == ("variant.0", "must be a table, not 'a'")
 
 
 def test_faults_between_parts_show_beside_faults_of_single_fields(write: Write) -> None:
@@ -640,6 +706,7 @@ def test_a_fault_in_an_extended_file_names_that_file(write: Write) -> None:
         ("variant.plain.name=a b", "variant.plain.name", "not 'a b'"),
         ("metric.4.k=2", "metric.4.k", "there is no entry '4'"),
         ("seeds", "seeds", "write it as path=value"),
+        ("seeds=" + "[" * 3000, "seeds", "must be an array, not '[[["),
         ("data.heldout=nope.jsonl", "data.heldout", "there is no file or folder"),
         ("latncy.examples=3", "latncy", "Did you mean 'latency'?"),
     ],
@@ -649,6 +716,10 @@ def test_a_fault_of_an_override_says_so(setting: str, path: str, words: str, wri
     assert (found.file, found.line) == ("--set", None)
     assert found.path.startswith(path)
     assert words in found.message
+
+
+def test_what_stands_twice_in_an_override_has_no_line(write: Write) -> None:
+    assert only_fault(write(START + VARIANT), ["seeds=[1, 1]"]).message == "seed 1 stands twice"
 
 
 def test_a_file_that_is_not_there_is_a_fault(tmp_path: Path) -> None:
@@ -695,3 +766,24 @@ def test_whatever_toml_says_the_answer_is_a_spec_or_faults(document: dict[str, A
             load(file)
         assert caught.value.faults
         sys.path[:] = [entry for entry in sys.path if entry != folder]
+
+
+def test_of_several_places_the_first_whose_variables_are_set_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here.jsonl").write_text('{"input": "q", "target": "a"}\n', encoding="utf-8")
+    text = """
+        model = "canned"
+        metric = [{ kind = "exact_match" }]
+        variant = [{ name = "zero-shot" }]
+        [data]
+        heldout = ["${SHARED_ROWS}/here.jsonl", "hf:owner/name"]
+        """
+    file = tmp_path / "places.toml"
+    file.write_text(text, encoding="utf-8")
+    monkeypatch.delenv("SHARED_ROWS", raising=False)
+    assert load(file).data.heldout == "hf:owner/name"
+    monkeypatch.setenv("SHARED_ROWS", str(tmp_path))
+    spec = load(file)
+    assert spec.data.heldout == str(tmp_path / "here.jsonl")
+    assert spec.resolved()["data"]["heldout"] == "${SHARED_ROWS}/here.jsonl"

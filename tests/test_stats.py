@@ -124,10 +124,23 @@ def test_rounding_is_not_taken_for_variation() -> None:
     assert "no variation" in stats.difference(ours, theirs, list("abcdefgh"), bounds=SHARE).method
 
 
-def test_seeds_are_averaged_example_by_example() -> None:
-    assert stats.over_seeds([[1.0, 0.0, 1.0], [0.0, 0.0, 1.0]]) == [0.5, 0.0, 1.0]
-    with pytest.raises(ValueError):
-        stats.over_seeds([[1.0], [1.0, 0.0]])
+def test_groups_that_nearly_balance_out_claim_no_more_than_independent_examples_would() -> None:
+    # Nine groups are half right, one is wholly right: p(1-p)/SE^2 is far above the 20 examples that there are.
+    values, groups = [1.0, 0] * 9 + [1.0, 1], [f"g{i // 2}" for i in range(20)]
+    made = stats.interval(values, groups, binary=True, bounds=SHARE)
+    low, high = stats.wilson(11 / 20, 20)
+    assert made.low is not None and made.high is not None
+    assert made.low < low and made.high > high
+    assert (made.low, made.high) == pytest.approx(stats.wilson(11 / 20, 20, stats.t_quantile(9)))
+
+
+@given(st.lists(st.tuples(st.booleans(), st.sampled_from("abcdefgh")), min_size=2, max_size=60))
+def test_clustered_intervals_are_never_narrower_than_wilsons_on_all_examples(rows: list[tuple[bool, str]]) -> None:
+    values, groups = [float(right) for right, _ in rows], [group for _, group in rows]
+    made = stats.interval(values, groups, binary=True, bounds=SHARE)
+    if made.low is not None and made.high is not None:
+        low, high = stats.wilson(sum(values) / len(values), len(values))
+        assert made.high - made.low >= high - low - 1e-12
 
 
 @given(grouped)

@@ -189,6 +189,16 @@ def test_a_file_that_is_no_toml_is_one_fault_with_its_line(
     assert words in found.message
 
 
+@pytest.mark.parametrize("depth", [70, 300, 480, 3000])
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ("{ a = ", "}")])
+def test_a_file_that_is_nested_too_deeply_is_one_fault(opening: str, closing: str, depth: int, tmp_path: Path) -> None:
+    file = tmp_path / "x.toml"
+    file.write_text(f"a = {opening * depth}1{closing * depth}\n")
+    found = read(file, "x.toml")
+    assert isinstance(found, Fault)
+    assert "nested too deeply: at most 64" in found.message
+
+
 def test_a_file_that_cannot_be_read_is_one_fault(tmp_path: Path) -> None:
     found = read(tmp_path / "none.toml", "none.toml")
     assert isinstance(found, Fault)

@@ -21,9 +21,9 @@ from typing import Any
 import pytest
 from test_store import BOARD, STEPS, do_steps, planned
 
-from harness import tracking
+from harness import archive, tracking
 from harness.errors import HarnessError
-from harness.mirror import ROWS, run_id
+from harness.mirror import ROWS, identities, note_path, run_id
 from harness.records import Cost, Example, Prediction
 from harness.store import Snapshot, Store
 
@@ -223,7 +223,7 @@ def test_a_run_is_mirrored_whole_and_sent_later_with_nothing_of_the_machine(
 def test_sync_goes_on_past_a_bad_folder_and_mirrors_what_was_not(tmp_path: Path, server: Server) -> None:
     snapshot = results(tmp_path, seeds=2)
     assert mirrored(snapshot, tmp_path) is None
-    first, _, board = tracking._waiting(tmp_path, {"desk"})
+    first, _, board = tracking._waiting(tmp_path, identities(snapshot))
     folder = tmp_path / json.loads(first.read_text())["folder"]
     for path in folder.glob("*.wandb"):
         path.write_bytes(b"not what it was")
@@ -309,8 +309,8 @@ except HarnessError as error:
 """
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
     offline, online, sync = done.stdout.splitlines()
-    assert offline == "None 0" and online.startswith("W&B is not installed, so nothing was sent: pip install")
-    assert sync.startswith("W&B is not installed: pip install")
+    assert offline == "None 0" and online.startswith("W&B is not installed, so nothing was sent: ")
+    assert sync.startswith("W&B is not installed: ") and ".[track]" in sync
 
 
 def test_online_without_a_login_stays_here_with_one_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -330,6 +330,78 @@ def test_off_does_nothing_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("WANDB_MODE", "disabled")
     tracking.start(tmp_path, "desk@1", OFFLINE)
     assert len(tracking._started) == started and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("mode", ["offline", "dryrun"])
+def test_the_environment_keeps_here_what_the_spec_would_send(
+    mode: str, tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", mode)
+    snapshot = results(tmp_path)
+    assert mirrored(snapshot, tmp_path, mode="online") is None
+    assert server.bytes == b""
+    assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == 2
+
+
+def test_the_environment_never_sends_more_than_the_spec_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    for environment, expected in (("disabled", "off"), ("online", "offline"), ("", "offline"), ("dryrun", "offline")):
+        monkeypatch.setenv("WANDB_MODE", environment)
+        assert tracking._mode("offline") == expected
+    monkeypatch.setenv("WANDB_MODE", "online")
+    assert tracking._mode("off") == "off" and tracking._mode("online") == "online"
+
+
+def test_modules_of_the_working_and_the_results_folder_are_not_taken_for_wandb(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot = results(tmp_path / "results")
+    for folder in (tmp_path, tmp_path / "results"):
+        for name in ("wandb.py", "json.py"):
+            (folder / name).write_text("raise RuntimeError('a module that lies about')")
+    monkeypatch.chdir(tmp_path)
+    assert mirrored(snapshot, tmp_path / "results") is None
+    assert [entry.ok for entry in tracking.sync(Store(tmp_path / "results"))] == [True, True]
+
+
+def test_what_was_mirrored_of_a_deleted_run_goes_and_is_never_sent_under_a_name_used_again(
+    tmp_path: Path, server: Server
+) -> None:
+    first = results(tmp_path)
+    assert mirrored(first, tmp_path) is None
+    second = results(tmp_path, seeds=2)  # a snapshot of its own that holds the first one's run too
+    assert mirrored(second, tmp_path) is None
+    shared, alone = run_id(first.runs()[0]), run_id(second.runs()[1])
+    folders = tmp_path / "wandb"
+    assert len(list(folders.glob("offline-run-*"))) == 4  # two runs, two leaderboards
+    (tmp_path / "logs" / "tracking-desk@2.txt").write_text("it failed")
+
+    store = Store(tmp_path)
+    archive.delete(store, "desk@2")
+    assert len(list(folders.glob("offline-run-*"))) == 2 and not list(folders.glob(f"*-{alone}"))
+    assert note_path(tmp_path, shared).exists() and not note_path(tmp_path, alone).exists()
+    assert list(folders.glob(f"*-{shared}")) and tracking.problem(tmp_path, "desk@2") is None
+
+    # What a killed tracker, or a harness before this one, left of runs that are gone.
+    left = folders / f"offline-run-20260101_000000-{'0' * 24}"
+    left.mkdir()
+    (left / "run.wandb").write_bytes(b"12345")
+    unfinished = folders / f"offline-run-20260101_000000-{shared}"
+    unfinished.mkdir()
+    note = {"what": "desk@9 rag", "experiment": "desk", "folder": f"wandb/{left.name}", "made": "", "sent": None}
+    note_path(tmp_path, "0" * 24).write_text(json.dumps(note))
+    assert [entry.message for entry in tracking.sync(store, "desk")] == [
+        "sent: desk@1 rag, seed 0",
+        "sent: desk@1 leaderboard",
+    ]
+    listed = [f"wandb/mirrored/{'0' * 24}.json", f"wandb/{left.name}", f"wandb/{unfinished.name}"]
+    assert sorted(entry.name for entry in archive.gc(store)) == sorted(listed) and left.exists()
+    with tracking._alone(tmp_path):
+        assert archive.gc(store) == [] and archive.gc(store, dry=False) == []
+    assert sorted(entry.name for entry in archive.gc(store, dry=False)) == sorted(listed)
+    assert archive.gc(store) == [] and not left.exists() and len(list(folders.glob("offline-run-*"))) == 2
+
+    archive.delete(store, "desk")
+    assert not list(folders.glob("offline-run-*")) and not list((folders / "mirrored").iterdir())
 
 
 def test_a_login_is_found_where_wandb_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import leaderboard
-from harness.records import Call, Cost, Example, Message, Passage, Prediction, Reply, Run, Score, digest
+from harness.records import Call, Cost, Example, Family, Message, Passage, Prediction, Reply, Run, Score, digest
 from harness.store import Snapshot, Store
 
 HOSTILE = '<script>alert("x")</script> ![p](http://x.test/p.png) \x1b[31mred\x1b[0m | [bold]cell[/bold] \u202eevil'
@@ -82,7 +82,7 @@ class Planned:
     """A variant to write: its share of right answers, and what else there is to show."""
 
     name: str
-    family: str
+    family: Family
     skill: float
     retrieves: bool = False
     seeds: tuple[int, ...] = (0,)

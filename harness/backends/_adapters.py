@@ -1,7 +1,7 @@
 """PEFT adapters on one loaded model: attached, switched and detached without touching the base weights.
 
-Adapters are never merged: what answers is exactly what was trained, and detaching leaves the base digit for digit as it
-was. The few used last stay loaded.
+Adapters are never merged, so that detaching leaves the base digit for digit as it was. Their own weights, which
+training writes in float32, are rounded to the dtype that the model answers in. The few used last stay loaded.
 """
 
 from __future__ import annotations
@@ -12,32 +12,11 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
+from harness import extras
 from harness.errors import ModelError
 
 KEEP = 4
 """Adapters that stay loaded."""
-
-
-def read_artifact(path: Path) -> dict[str, Any]:
-    """Return what the folder `path` says of itself: `kind` is "adapter" or "model", `base` the weights it comes from.
-
-    A folder without artifact.json is read as what its files show. Raises ModelError where it is neither.
-    """
-    if not path.is_dir():
-        raise ModelError(f"there is no adapter folder {path}")
-    described: dict[str, Any] = {}
-    try:
-        if (path / "artifact.json").is_file():
-            described = json.loads((path / "artifact.json").read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelError(f"{path / 'artifact.json'} is not JSON: {error}") from error
-    if "kind" in described:
-        return described
-    if (path / "adapter_config.json").is_file():
-        return {"kind": "adapter", **described}
-    if (path / "config.json").is_file():
-        return {"kind": "model", **described}
-    raise ModelError(f"{path} holds neither a PEFT adapter (adapter_config.json) nor a model (config.json)")
 
 
 class Adapters:
@@ -61,7 +40,9 @@ class Adapters:
         self._switch(None)
 
     def _load(self, path: Path, key: str) -> None:
-        from peft import PeftConfig, inject_adapter_in_model, set_peft_model_state_dict
+        with extras.needed("train"):
+            from peft import PeftConfig, inject_adapter_in_model, set_peft_model_state_dict
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         file = path / "adapter_model.safetensors"
@@ -73,7 +54,10 @@ class Adapters:
             raise ModelError(f"adapter {path} has an adapter_config.json that PEFT cannot read: {error}") from error
         config.inference_mode = True
         config.init_lora_weights = False if hasattr(config, "init_lora_weights") else None
-        state = load_file(file)
+        try:
+            state = load_file(file)
+        except (OSError, SafetensorError) as error:
+            raise ModelError(f"{file} is damaged or cannot be read: {error}") from error
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")

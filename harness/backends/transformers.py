@@ -17,7 +17,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from harness import models
+from harness import artifacts, extras, models
+from harness.chat import Chat, context_length, read_template
 from harness.devices import pick_device, pick_dtype
 from harness.errors import ModelError
 from harness.plugins import Backend, Local, Plan, Session
@@ -50,13 +51,13 @@ class Transformers(Backend):
     chat_template: Annotated[str, Local(or_name=True)] | None = None
     """A Jinja chat template, or the path of a file that holds one, instead of the model's own."""
     trust_remote_code: bool = False
-    """Whether code that comes with the model may run."""
+    """Whether code that comes with the model may run; a Hub id then needs a whole commit as `revision`."""
 
     def fingerprint(self) -> dict[str, Any]:
-        path = models.resolve(self.id, revision=self.revision)
-        template = self._template()
+        path = models.resolve(self.id, revision=self.revision, code=self.trust_remote_code)
+        template = read_template(self.chat_template)
         return {
-            "weights": models.fingerprint(path),
+            "weights": models.fingerprint(path, code=self.trust_remote_code),
             "dtype": pick_dtype(self.dtype, self.device),
             "template": "model" if template is None else hashlib.sha256(template.encode()).hexdigest(),
         }
@@ -67,25 +68,16 @@ class Transformers(Backend):
     def open(self) -> Session:
         return TransformersSession(self)
 
-    def _template(self) -> str | None:
-        if self.chat_template is None or "{" in self.chat_template:
-            return self.chat_template
-        try:
-            return Path(self.chat_template).expanduser().read_text(encoding="utf-8")
-        except OSError as error:
-            raise ModelError(
-                f"chat_template {self.chat_template!r} is neither a Jinja template nor a file that can be read: {error}"
-            ) from error
-
 
 class TransformersSession(Session):
     def __init__(self, backend: Transformers) -> None:
-        import torch
-        from transformers import AutoTokenizer
+        with extras.needed("train"):
+            import torch
+            from transformers import AutoTokenizer
 
         self.backend = backend
-        self.path = models.resolve(backend.id, revision=backend.revision)
-        self.weights = models.fingerprint(self.path)
+        self.path = models.resolve(backend.id, revision=backend.revision, code=backend.trust_remote_code)
+        self.weights = models.fingerprint(self.path, code=backend.trust_remote_code)
         self.device = pick_device(backend.device)
         self.dtype = pick_dtype(backend.dtype, backend.device)
         self._torch = torch
@@ -95,16 +87,17 @@ class TransformersSession(Session):
             )
         except (OSError, ValueError, KeyError, ImportError) as error:
             raise ModelError(f"the tokenizer of model {backend.id!r} cannot be loaded: {error}") from error
-        self._template = backend._template() or getattr(self.tokenizer, "chat_template", None)
+        self.chat = Chat(self.tokenizer, read_template(backend.chat_template))
         self._base = self._load(self.path)
         self.model = self._base
-        self.context_length = self._context_length()
+        self.context_length = context_length(self._base.config, self.tokenizer)
         self._ends = self._end_tokens()
         self._prepare()
 
     # ------------------------------------------------------------------------------------------------- loading
 
     def _load(self, path: Path) -> Any:
+        from safetensors import SafetensorError
         from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM
         from transformers.utils import logging
 
@@ -132,17 +125,12 @@ class TransformersSession(Session):
             if fast:
                 _decoding.lay_out(model)
             return model
-        except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        except (OSError, SafetensorError, ValueError, KeyError, ImportError, RuntimeError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise ModelError(f"model {path} cannot be loaded: {reason}") from error
         finally:
             if bars:
                 logging.enable_progress_bar()
-
-    def _context_length(self) -> int:
-        longest = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        known = [length for length in (longest, self.tokenizer.model_max_length) if length and length < 1_000_000_000]
-        return min(known, default=2048)
 
     def _end_tokens(self) -> frozenset[int]:
         """The tokens after which an answer is over: the model's own, and the end of a turn in ChatML."""
@@ -157,7 +145,6 @@ class TransformersSession(Session):
 
         self._adapters = _adapters.Adapters(self._base, self.weights, self.backend.id)
         self._attached = "base"
-        self._other: tuple[str, Any] | None = None
         self._prefixes: OrderedDict[tuple[str, tuple[int, ...]], _decoding.Prefix] = OrderedDict()
         self._use(self._base)
 
@@ -169,85 +156,56 @@ class TransformersSession(Session):
         self._engine: _decoding.Engine = _decoding.SlotEngine(model) if self._fast else _decoding.PlainEngine(model)
 
     def attach(self, artifact: Path | None) -> None:
-        from harness.backends import _adapters
-
         if artifact is None:
             self._adapters.detach()
-            self._use(self._base)
+            self._return_to_base()
             self._attached = "base"
             return
-        described = _adapters.read_artifact(artifact)
-        if described.get("base") not in (None, self.weights):
-            raise ModelError(
-                f"artifact {artifact} was trained on another model than {self.backend.id!r} (its base has the "
-                f"fingerprint {described['base'][:12]}, this one {self.weights[:12]}). Use it with that model, or "
-                "train again."
-            )
-        key = f"harness_{models.fingerprint(artifact)[:24]}"
-        if described["kind"] == "model":
-            self._attach_model(artifact, key)
-        else:
+        kind = artifacts.kind(artifact, self.weights, self.backend.id)
+        key = f"harness_{models.fingerprint(artifact, code=self.backend.trust_remote_code)[:24]}"
+        if kind == "adapter":
             self._adapters.attach(artifact, key)
-            self._use(self._base)
+            self._return_to_base()
+        elif key != self._attached:
+            self.attach(None)
+            self._use(self._load_like_base(artifact))
         self._attached = key
 
-    def _attach_model(self, path: Path, key: str) -> None:
-        if self._other is None or self._other[0] != key:
-            self._other = None
-            other = self._load(path)
-            if other.config.vocab_size != self._base.config.vocab_size:
-                raise ModelError(
-                    f"artifact {path} has {other.config.vocab_size} tokens in its vocabulary, model "
-                    f"{self.backend.id!r} has {self._base.config.vocab_size}: it was made from another model"
-                )
-            self._other = (key, other)
-        self._use(self._other[1])
+    def _load_like_base(self, path: Path) -> Any:
+        other = self._load(path)
+        if other.config.vocab_size != self._base.config.vocab_size:
+            raise ModelError(
+                f"artifact {path} has {other.config.vocab_size} tokens in its vocabulary, model "
+                f"{self.backend.id!r} has {self._base.config.vocab_size}: it was made from another model"
+            )
+        return other
 
-    def close(self) -> None:
-        for name in ("_engine", "_adapters", "_base", "_other", "_prefixes", "model"):
-            self.__dict__.pop(name, None)
+    def _return_to_base(self) -> None:
+        """Answer with the base's weights, and free a whole model that stood in their place."""
+        replaced = self.model is not self._base
+        self._use(self._base)
+        if replaced:
+            self._free()
+
+    def _free(self) -> None:
         gc.collect()
         if self.device.startswith("cuda"):
             self._torch.cuda.empty_cache()
 
+    def close(self) -> None:
+        for name in ("_engine", "_adapters", "_base", "_prefixes", "model"):
+            self.__dict__.pop(name, None)
+        self._free()
+
     # ------------------------------------------------------------------------------------------------- planning
 
     def count(self, messages: Sequence[Message]) -> int:
-        return len(self._encode([self._text(messages)])[0])
-
-    def _text(self, messages: Sequence[Message]) -> str:
-        """The prompt that `messages` become. A base model without a chat template gets their contents, a blank line
-        between two; its answer follows on a new line."""
-        if self._template is None:
-            return "\n\n".join(message.content for message in messages) + "\n"
-        from jinja2 import TemplateError
-
-        try:
-            text: str = self.tokenizer.apply_chat_template(
-                [{"role": message.role, "content": message.content} for message in messages],
-                chat_template=self._template,
-                tokenize=False,
-                add_generation_prompt=True,
-            )
-        except TemplateError as error:
-            roles = ", ".join(message.role for message in messages)
-            raise ModelError(f"the chat template does not take these messages ({roles}): {error}") from error
-        return text
-
-    def _encode(self, texts: list[str]) -> list[list[int]]:
-        if not texts:
-            return []
-        # A template writes its own special tokens; a plain prompt gets those that the tokenizer puts at the start.
-        plain = self._template is None
-        tokens: list[list[int]] = self.tokenizer(
-            texts, add_special_tokens=plain, return_attention_mask=False, return_token_type_ids=False
-        )["input_ids"]
-        return tokens
+        return len(self.chat.prompts([messages])[0])
 
     def _prompts(self, requests: Sequence[Request]) -> list[list[int] | str]:
         """Return the tokens of each request's prompt, or why it cannot be answered."""
         found: list[list[int] | str] = []
-        for tokens in self._encode([self._text(request.messages) for request in requests]):
+        for tokens in self.chat.prompts([request.messages for request in requests]):
             if len(tokens) >= self.context_length:
                 found.append(
                     f"the prompt has {len(tokens)} tokens and the model's context holds {self.context_length}, "

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from harness import models
+from harness import extras, models
 from harness.errors import ModelError
 from harness.plugins import Embedder, Embedding, Local
 
@@ -35,11 +35,9 @@ class SentenceTransformers(Embedder):
 
 class _Loaded(Embedding):
     def __init__(self, settings: SentenceTransformers) -> None:
-        try:
+        with extras.needed("retrieve"):
             from safetensors import SafetensorError
             from sentence_transformers import SentenceTransformer
-        except ImportError as error:
-            raise ModelError("embeddings need sentence-transformers: `pip install 'harness[retrieve]'`") from error
         folder = models.resolve(settings.id)
         try:
             with _without_progress_bars():

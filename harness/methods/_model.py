@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import models
+from harness import artifacts, models
 from harness.errors import ModelError
 from harness.plugins import Adapter, TrainJob
 
@@ -38,10 +38,10 @@ def load(job: TrainJob, adapter: Adapter | None, dtype: str) -> Policy:
     """
     from peft import PeftModel
 
-    path = models.resolve(job.model["id"], revision=job.model.get("revision"))
-    base = models.fingerprint(path)
-    incoming = _kind(job.incoming, base) if job.incoming is not None else None
     code = bool(job.model.get("trust_remote_code"))
+    path = models.resolve(job.model["id"], revision=job.model.get("revision"), code=code)
+    base = models.fingerprint(path, code=code)
+    incoming = artifacts.kind(job.incoming, base, job.model["id"]) if job.incoming is not None else None
     model = _load(job.incoming if incoming == "model" and job.incoming else path, code)
     tokenizer = _tokenizer(path, code)
     if incoming == "adapter" and job.incoming:
@@ -58,7 +58,8 @@ def load(job: TrainJob, adapter: Adapter | None, dtype: str) -> Policy:
 
 def save(policy: Policy, out: Path, name: str, dtype: str) -> None:
     """Write the artifact into `out`, `artifact.json` last. `name` is how the spec names the base model; whole models
-    are written in `dtype`, what they will answer in, and adapters in the float32 that they were trained in."""
+    are written in `dtype`, what they will answer in, and adapters in the float32 that they were trained in. A base
+    model that lies in a folder is known by its fingerprint alone."""
     import torch
     from peft import PeftModel
 
@@ -66,7 +67,8 @@ def save(policy: Policy, out: Path, name: str, dtype: str) -> None:
     model = policy.model
     if policy.kind == "adapter":
         for config in model.peft_config.values():
-            config.base_model_name_or_path = name  # PEFT would write the folder of this machine.
+            # PEFT would write the folder of this machine.
+            config.base_model_name_or_path = models.public_name(name)
         # PEFT would ask the Hub whether the vocabulary grew; it cannot have.
         model.save_pretrained(out, save_embedding_layers=False)
         (out / "README.md").unlink(missing_ok=True)
@@ -81,13 +83,6 @@ def save(policy: Policy, out: Path, name: str, dtype: str) -> None:
     (out / "artifact.json").write_text(json.dumps(described) + "\n", encoding="utf-8")
 
 
-def context_length(policy: Policy) -> int:
-    """The tokens that prompt and answer may have together; the backend counts in the same way."""
-    longest = getattr(policy.model.config.get_text_config(), "max_position_embeddings", None)
-    known = [length for length in (longest, policy.tokenizer.model_max_length) if length and length < 1_000_000_000]
-    return min(known, default=2048)
-
-
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keep transformers from drawing progress bars."""
@@ -100,23 +95,6 @@ def quiet() -> Iterator[None]:
     finally:
         if bars:
             logging.enable_progress_bar()
-
-
-def _kind(artifact: Path, base: str) -> str:
-    described: dict[str, Any] = {}
-    if (artifact / "artifact.json").is_file():
-        described = json.loads((artifact / "artifact.json").read_text(encoding="utf-8"))
-    if described.get("base") not in (None, base):
-        raise ModelError(
-            f"artifact {artifact} was trained on another model (its base has the fingerprint {described['base'][:12]}, "
-            f"this one {base[:12]}). Use it with that model, or train again."
-        )
-    if "kind" in described:
-        return str(described["kind"])
-    for kind, file in (("adapter", "adapter_config.json"), ("model", "config.json")):
-        if (artifact / file).is_file():
-            return kind
-    raise ModelError(f"{artifact} holds neither a PEFT adapter (adapter_config.json) nor a model (config.json)")
 
 
 def _adapted(model: Any, artifact: Path, name: str, *, is_trainable: bool) -> Any:
@@ -138,13 +116,14 @@ def _adapted(model: Any, artifact: Path, name: str, *, is_trainable: bool) -> An
 
 
 def _load(path: Path, trust_remote_code: bool) -> Any:
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     try:
         return AutoModelForCausalLM.from_pretrained(
             path, dtype="auto", use_safetensors=True, local_files_only=True, trust_remote_code=trust_remote_code
         )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+    except (OSError, SafetensorError, ValueError, KeyError, ImportError, RuntimeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(f"model {path} cannot be loaded: {reason}") from error
 

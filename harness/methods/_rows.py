@@ -7,9 +7,11 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from harness.chat import Chat
 from harness.errors import DataError, ModelError
+from harness.records import Message, Role
 
 POOL = 8
 """Batches whose rows are sorted by length together: little padding, and yet other batches in every epoch."""
@@ -36,54 +38,28 @@ class Tally:
         return {f"{split}_{name}": count for name, count in asdict(self).items()}
 
 
-class Renderer:
-    """Turns a row into token ids exactly as the backend `transformers` turns its requests.
-
-    `template` is a Jinja chat template in place of the tokenizer's own, or None. Without either, the messages' contents
-    are joined by blank lines and the answer follows on a new line.
-    """
+class Renderer(Chat):
+    """Turns a row into token ids, its prompt exactly as the model will be asked with it."""
 
     def __init__(self, tokenizer: Any, template: str | None) -> None:
-        self.tokenizer = tokenizer
-        self.template = template or getattr(tokenizer, "chat_template", None)
+        super().__init__(tokenizer, template)
         self.end = self._end_of_turn()
 
-    def prompt(self, messages: Sequence[dict[str, str]]) -> list[int]:
-        if self.template is None:
-            return self._encode("\n\n".join(message["content"] for message in messages) + "\n", special=True)
-        return self._encode(self._render(messages, add_generation_prompt=True))
-
     def row(self, messages: Sequence[dict[str, str]], completion: str) -> Row:
+        (prompt,) = self.prompts([[Message(cast(Role, message["role"]), message["content"]) for message in messages]])
         # The answer is encoded apart from the prompt: that is how the model will have to write it.
-        prompt = self.prompt(messages)
-        return Row((*prompt, *self._encode(completion), self.end), len(prompt))
-
-    def _render(self, messages: Sequence[dict[str, str]], *, add_generation_prompt: bool) -> str:
-        from jinja2 import TemplateError
-
-        try:
-            text: str = self.tokenizer.apply_chat_template(
-                list(messages), chat_template=self.template, tokenize=False, add_generation_prompt=add_generation_prompt
-            )
-        except TemplateError as error:
-            roles = ", ".join(message["role"] for message in messages)
-            raise ModelError(f"the chat template does not take these messages ({roles}): {error}") from error
-        return text
-
-    def _encode(self, text: str, *, special: bool = False) -> list[int]:
-        encoded = self.tokenizer(text, add_special_tokens=special, return_attention_mask=False)
-        ids: list[int] = encoded["input_ids"]
-        return ids
+        (answer,) = self.encode([completion])
+        return Row((*prompt, *answer, self.end), len(prompt))
 
     def _end_of_turn(self) -> int:
         """The token that closes an assistant's turn: the first special one that the template writes after an answer,
         else the tokenizer's end of text."""
         if self.template is not None:
             answer = "The answer."
-            turns = [{"role": "user", "content": "A question."}, {"role": "assistant", "content": answer}]
-            tail = self._render(turns, add_generation_prompt=False).rpartition(answer)[2]
+            turns = (Message("user", "A question."), Message("assistant", answer))
+            tail = self.text(turns, answer_follows=False).rpartition(answer)[2]
             special = set(self.tokenizer.all_special_ids)
-            for token in self._encode(tail):
+            for token in self.encode([tail])[0]:
                 if token in special:
                     return token
         if self.tokenizer.eos_token_id is None:

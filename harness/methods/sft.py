@@ -10,13 +10,13 @@ import math
 import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
+from harness import extras
+from harness.chat import context_length, read_template
 from harness.devices import pick_device, pick_dtype
-from harness.errors import ModelError
 from harness.plugins import Adapter, Family, Method, Trained, TrainJob
 
 if TYPE_CHECKING:
@@ -70,9 +70,11 @@ class Sft(Method):
         return self.epochs
 
     def fit(self, job: TrainJob, progress: Callable[[int, int, Mapping[str, float]], None]) -> Trained:
-        from transformers import set_seed
+        with extras.needed("train"):
+            import peft  # noqa: F401
+            from transformers import set_seed
 
-        from harness.methods import _model, _trainer
+            from harness.methods import _model, _trainer
 
         dtype = self._dtype(job.model)
         set_seed(job.seed)  # Adapters start from random weights.
@@ -145,10 +147,10 @@ class Sft(Method):
         return "bfloat16" if dtype == "bfloat16" else "float32"
 
     def _read(self, job: TrainJob, policy: Policy) -> tuple[Sequence[Row], Sequence[Row], dict[str, int]]:
-        from harness.methods import _model, _rows
+        from harness.methods import _rows
 
-        renderer = _rows.Renderer(policy.tokenizer, _template(job.model))
-        context = _model.context_length(policy)
+        renderer = _rows.Renderer(policy.tokenizer, read_template(job.model.get("chat_template")))
+        context = context_length(policy.model.config, policy.tokenizer)
         limit = min(self.max_length or context, context)
         rows, tally = _rows.read(job.train, renderer, limit)
         counts = tally.named("train")
@@ -199,16 +201,3 @@ class Sft(Method):
         )
         config._n_gpu = min(1, config.n_gpu)  # TRL refuses the several GPUs that it would otherwise spread over.
         return config
-
-
-def _template(model: Mapping[str, Any]) -> str | None:
-    """The chat template that the model's table names: itself, or what the file holds."""
-    named: str | None = model.get("chat_template")
-    if named is None or "{" in named:
-        return named
-    try:
-        return Path(named).expanduser().read_text(encoding="utf-8")
-    except OSError as error:
-        raise ModelError(
-            f"chat_template {named!r} is neither a Jinja template nor a file that can be read: {error}"
-        ) from error

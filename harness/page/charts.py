@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -87,7 +88,7 @@ def _family(rows: Sequence[dict[str, Any]]) -> tuple[Any, Any]:
     present = [name for name in FAMILIES if any(row["family"] == name for row in rows)]
     present += sorted({row["family"] for row in rows} - set(present))
     styles = [FAMILIES.get(name, _OTHER) for name in present]
-    legend = alt.Legend(title=None, orient="top", symbolSize=120)
+    legend = alt.Legend(title=None, orient="top", symbolSize=120, symbolOpacity=1)
     colour = alt.Color("family:N", scale=alt.Scale(domain=present, range=[s[0] for s in styles]), legend=legend)
     shape = alt.Shape("family:N", scale=alt.Scale(domain=present, range=[s[1] for s in styles]), legend=legend)
     return colour, shape
@@ -99,9 +100,12 @@ def _title(board: shown.Board, metric: str) -> str:
     return f"{figures.plain(metric, line=True)} ({unit}, {about['direction']} is better)"
 
 
-def _domain(board: shown.Board, metric: str) -> alt.Scale:
-    about = shown.metric_of(board, metric)
-    return alt.Scale(domain=[0, 100]) if about["unit"] == "share" else alt.Scale(zero=False, nice=True)
+def _domain(board: shown.Board, metric: str, rows: Sequence[dict[str, Any]]) -> alt.Scale:
+    """Shares from zero to the ten above the highest interval; others as far as their intervals reach."""
+    if shown.metric_of(board, metric)["unit"] != "share":
+        return alt.Scale(zero=False, nice=True)
+    highest = max(row["high"] for row in rows)
+    return alt.Scale(domain=[0, min(100, max(10, 10 * math.ceil(highest / 10)))])
 
 
 def intervals(board: shown.Board, metric: str) -> alt.LayerChart | None:
@@ -111,10 +115,9 @@ def intervals(board: shown.Board, metric: str) -> alt.LayerChart | None:
         return None
     data = pd.DataFrame(rows)
     colour, shape = _family(rows)
-    y = alt.Y(
-        "variant:N", sort=[row["variant"] for row in rows], title=None, axis=alt.Axis(labelLimit=220, labelFontSize=13)
-    )
-    scale, title = _domain(board, metric), _title(board, metric)
+    axis = alt.Axis(labelLimit=220, labelFontSize=13, labelFlush=False)
+    y = alt.Y("variant:N", sort=[row["variant"] for row in rows], title=None, axis=axis)
+    scale, title = _domain(board, metric, rows), _title(board, metric)
     tooltip = [
         alt.Tooltip("variant:N"),
         alt.Tooltip("family:N"),
@@ -167,16 +170,19 @@ def quality_against_cost(board: shown.Board, metric: str, cost: CostAxis, *, log
         alt.Tooltip("cost:Q", title=f"{cost.name} ({cost.unit})", format=",.3~r"),
     ]
     base = alt.Chart(data).encode(x=x, tooltip=tooltip)
-    across = {"scale": _domain(board, metric), "title": _title(board, metric)}
-    return alt.layer(
+    across = {"scale": _domain(board, metric, rows), "title": _title(board, metric)}
+    layers = [
         base.mark_rule(strokeWidth=1.5).encode(y=alt.Y("low:Q", **across), y2="high:Q", color=colour),
         base.mark_point(size=150, filled=True, opacity=1).encode(
             y=alt.Y("value:Q", **across), color=colour, shape=shape
         ),
-        base.mark_text(align="left", dx=11, dy=-9, fontSize=13, color=_ink()).encode(
-            y=alt.Y("value:Q", **across), text="variant:N"
-        ),
-    ).properties(height=420)
+    ]
+    # The names of the costliest stand to the left, where there is room for them.
+    far = 0.9 * max(row["cost"] for row in rows)
+    for align, dx, test in (("left", 11, alt.datum.cost < far), ("right", -11, alt.datum.cost >= far)):
+        text = base.transform_filter(test).mark_text(align=align, dx=dx, dy=-9, fontSize=13, color=_ink())
+        layers.append(text.encode(y=alt.Y("value:Q", **across), text="variant:N"))
+    return alt.layer(*layers).properties(height=420)
 
 
 def spread_out(values: Sequence[float]) -> bool:

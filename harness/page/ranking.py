@@ -70,12 +70,13 @@ def table(board: shown.Board) -> Styler:
     add("#", [row["rank"] for row in rows], lambda value: figures.NONE if value is None else str(int(value)))
     add("variant", [figures.plain(row["variant"], line=True) for row in rows])
     add("family", [row["family"] for row in rows])
-    add("state", [row["status"] for row in rows])
+    if any(row["status"] != "complete" for row in rows):
+        add("state", [row["status"] for row in rows])
     unit = shown.metric_of(board, primary)["unit"]
     add(primary, [_value(row, primary) for row in rows], lambda value: figures.score(value, unit))
     add("95 % interval", [shown.bounds(board, row, primary) for row in rows])
     add(f"vs {board['baseline']}", [(row["vs_baseline"] or {}).get("difference") for row in rows], _change(unit))
-    add("interval of the difference", [shown.change(board, row)[1] or figures.NONE for row in rows])
+    add("its 95 % interval", [shown.change(board, row)[1] or None for row in rows])
     for name in shown.others(board):
         add(name, [_value(row, name) for row in rows], _score(shown.metric_of(board, name)["unit"]))
     for name, key, show in _COSTS:
@@ -85,7 +86,8 @@ def table(board: shown.Board) -> Styler:
     add("errors", [shown.errors(row) if row["status"] == "complete" else None for row in rows], figures.count)
     add("seeds", [", ".join(map(str, row["seeds"])) for row in rows])
     frame = pd.DataFrame(columns)
-    return frame.style.format(formats, na_rep=figures.NONE)
+    styled = frame.style.format(formats, na_rep=figures.NONE)
+    return styled.set_properties(subset=["variant"], **{"font-weight": "600"})
 
 
 _COSTS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
@@ -114,9 +116,14 @@ def _change(unit: str) -> Callable[[Any], str]:
 
 
 def _columns(board: shown.Board, names: Iterable[str]) -> dict[str, Any]:
+    latency = "Single requests, batch 1, adapters not merged, on a sample of the held-out questions: see below"
     helps = {
         f"vs {board['baseline']}": "Paired difference from the baseline, in percentage points for shares",
         "errors": "Examples without an answer: they count as the worst score",
+        "p50 latency": latency,
+        "p95 latency": latency,
+        "training": "Wall-clock time of training, starting its process included",
+        "answering": "Wall-clock time of answering the held-out questions in batches, without loading the model",
     }
     words = ("variant", "family", "state", "seeds")
     numbers = [name for name in names if name not in words]

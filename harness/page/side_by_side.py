@@ -26,7 +26,9 @@ class Side:
     scores: dict[str, Score]
 
     def value(self, metric: str, place: int) -> float | None:
-        values = self.scores[metric].statistics[place] if metric in self.scores else None
+        """What the metric says of one example; None where it says nothing of it, or of no single example at all."""
+        score = self.scores.get(metric)
+        values = score.statistics[place] if score and score.reducer == "mean" else None
         return values[0] if values else None
 
 
@@ -102,7 +104,8 @@ _KINDS: dict[str, Callable[[bool, bool], bool]] = {
 def right(score: Score, place: int) -> bool:
     """Whether an example reaches the best that its metric can say."""
     values = score.statistics[place]
-    return values is not None and values[0] == (score.ceiling if score.direction == "higher" else score.floor)
+    best = score.ceiling if score.direction == "higher" else score.floor
+    return score.reducer == "mean" and values is not None and values[0] == best
 
 
 def _matching(only: str, primary: str, first: Side, second: Side, n: int) -> Sequence[int]:

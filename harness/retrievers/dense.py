@@ -7,7 +7,6 @@ and the digests of the two.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from harness import extras, files
 from harness.errors import DataError, ModelError, StoreError
 from harness.plugins import Chunker, Embedder, Embedding, Family, Index, Retriever
 from harness.records import Document, Passage, dump_json, load_json
@@ -40,7 +40,8 @@ class Dense(Retriever):
 
     def build(self, documents: Sequence[Document], out: Path, embedding: Embedding | None) -> None:
         """Raises ModelError where the chunker makes a passage that the embedder would not see whole."""
-        import faiss
+        with extras.needed("retrieve"):
+            import faiss
 
         assert embedding is not None
         passages = [passage for document in documents for passage in self.chunker.split(document, embedding.count)]
@@ -75,7 +76,8 @@ class _Opened(Index):
                 f"the index in {folder} has vectors of {about['dimension']} numbers, this embedder makes "
                 f"{embedding.dimension}: it was built with another one"
             )
-        import faiss
+        with extras.needed("retrieve"):
+            import faiss
 
         self._index = faiss.read_index(str(folder / _VECTORS))
         lines = (folder / _PASSAGES).read_bytes().split(b"\n")
@@ -132,7 +134,7 @@ def _checked(folder: Path) -> dict[str, Any]:
         about: dict[str, Any] = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
         digests = _digests(folder)
         wrong = sorted(name for name, digest in about["sha256"].items() if digests[name] != digest)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, StoreError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise StoreError(f"the index in {folder} cannot be read: {type(error).__name__} {error}. {remedy}") from error
     if wrong:
         raise StoreError(f"the index in {folder} is damaged: {', '.join(wrong)} changed after it was built. {remedy}")
@@ -140,8 +142,4 @@ def _checked(folder: Path) -> dict[str, Any]:
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    digests = {}
-    for name in (_VECTORS, _PASSAGES):
-        with (folder / name).open("rb") as stream:
-            digests[name] = hashlib.file_digest(stream, "sha256").hexdigest()
-    return digests
+    return {name: files.sha256(folder / name) for name in (_VECTORS, _PASSAGES)}

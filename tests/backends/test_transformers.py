@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -68,7 +70,7 @@ class Reference:
     def answers(self, session: Any, requests: Sequence[Request]) -> list[tuple[str, ...]]:
         found = []
         for request in requests:
-            tokens = torch.tensor(session._encode([session._text(request.messages)]))
+            tokens = torch.tensor(session.chat.prompts([request.messages]))
             output = self.model.generate(
                 input_ids=tokens,
                 attention_mask=torch.ones_like(tokens),
@@ -160,7 +162,7 @@ def test_questions_about_the_same_texts_answer_as_generate_does(session: Any, re
         requests = asks([*questions, "water", questions[0], "parcels ? " * 20], system)
         plan = session.plan(requests)
         assert len(plan.batches) == 1
-        rest = [session._encode([session._text(request.messages)])[0][len(plan.prefix) :] for request in requests]
+        rest = [session.chat.prompts([request.messages])[0][len(plan.prefix) :] for request in requests]
         assert sum(family.shared > 0 for family in families(rest)) >= 3
         assert texts(answer_all(session, requests, plan)) == reference.answers(session, requests)
 
@@ -269,7 +271,7 @@ def test_the_built_in_model_with_an_adapter_and_long_prompts_answers_as_generate
 def test_a_base_model_without_a_template_gets_the_contents_alone(tmp_path: Path) -> None:
     folder = make_tiny_model(tmp_path / "base", template=None)
     session = Transformers(id=str(folder), dtype="float32").open()
-    assert session._text((Message("system", "short"), Message("user", "water"))) == "short\n\nwater\n"
+    assert session.chat.text((Message("system", "short"), Message("user", "water"))) == "short\n\nwater\n"
     requests = asks()
     assert texts(answer_all(session, requests)) == Reference(folder).answers(session, requests)
 
@@ -279,7 +281,7 @@ def test_a_template_of_the_spec_replaces_the_models_own(tiny_model: Path, tmp_pa
     (tmp_path / "chat.jinja").write_text(template, encoding="utf-8")
     for given in (template, str(tmp_path / "chat.jinja")):
         backend = Transformers(id=str(tiny_model), dtype="float32", chat_template=given)
-        assert backend.open()._text((Message("user", "a"), Message("user", "b"))) == "a|b|"  # type: ignore[attr-defined]
+        assert backend.open().chat.text((Message("user", "a"), Message("user", "b"))) == "a|b|"  # type: ignore[attr-defined]
         assert backend.fingerprint()["template"] != Transformers(id=str(tiny_model)).fingerprint()["template"]
     with pytest.raises(ModelError, match="neither a Jinja template nor a file"):
         Transformers(id=str(tiny_model), chat_template="nowhere.jinja").fingerprint()
@@ -441,6 +443,39 @@ def test_pickled_adapter_weights_are_refused(tiny_model: Path, tmp_path: Path, a
         Transformers(id=str(tiny_model), dtype="float32").open().attach(tmp_path)
 
 
+@pytest.mark.parametrize("kind", ["prompt", "prefix"])
+def test_an_adapter_of_added_tokens_is_refused_by_its_kind(tiny_model: Path, tmp_path: Path, kind: str) -> None:
+    from peft import PrefixTuningConfig, PromptTuningConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    config = {"prompt": PromptTuningConfig, "prefix": PrefixTuningConfig}[kind]
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype="float32")
+    get_peft_model(model, config(task_type="CAUSAL_LM", num_virtual_tokens=4)).save_pretrained(tmp_path)
+    session = Transformers(id=str(tiny_model), dtype="float32").open()
+    with pytest.raises(ModelError, match=rf"of the kind {kind.upper()}_TUNING.*such as LoRA"):
+        session.attach(tmp_path)
+
+
+@pytest.mark.parametrize("left", [0, 100, -50])
+def test_damaged_weights_are_a_model_error(tiny_model: Path, tmp_path: Path, adapter: Path, left: int) -> None:
+    broken = shutil.copytree(adapter, tmp_path / "adapter")
+    file = broken / "adapter_model.safetensors"
+    file.write_bytes(file.read_bytes()[:left])
+    session = Transformers(id=str(tiny_model), dtype="float32").open()
+    plain = texts(answer_all(session, asks(QUESTIONS[:1])))
+    with pytest.raises(ModelError, match=r"adapter_model\.safetensors is damaged"):
+        session.attach(broken)
+    assert texts(answer_all(session, asks(QUESTIONS[:1]))) == plain
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    file = model / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:left])
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        Transformers(id=str(model), dtype="float32").open()
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        session.attach(model)
+    assert texts(answer_all(session, asks(QUESTIONS[:1]))) == plain
+
+
 def test_a_fully_trained_model_takes_the_place_of_the_base_until_it_is_detached(
     tiny_model: Path, tmp_path: Path
 ) -> None:
@@ -452,6 +487,41 @@ def test_a_fully_trained_model_takes_the_place_of_the_base_until_it_is_detached(
     session.attach(trained)
     assert texts(answer_all(session, requests)) == Reference(trained).answers(session, requests) != plain
     session.attach(None)
+    assert texts(answer_all(session, requests)) == plain
+
+
+def test_a_fully_trained_model_is_freed_when_something_else_is_attached(
+    tiny_model: Path, tmp_path: Path, adapter: Path
+) -> None:
+    session: Any = Transformers(id=str(tiny_model), dtype="float32").open()
+    first, second = (make_tiny_model(tmp_path / str(seed), seed=seed) for seed in (4, 5))
+    requests = asks(QUESTIONS[:2])
+    answers = []
+    for then in (None, adapter, second):
+        session.attach(first)
+        answers.append(texts(answer_all(session, requests)))
+        model = session.model
+        session.attach(first)
+        assert session.model is model, "what is attached already is not loaded again"
+        gone = weakref.ref(model)
+        del model
+        session.attach(then)
+        assert gone() is None
+        assert session.model is not None
+    assert answers[0] == answers[1] == answers[2]
+
+
+def test_a_whole_model_that_does_not_fit_leaves_the_base_answering(tiny_model: Path, tmp_path: Path) -> None:
+    from transformers import AutoConfig
+
+    session: Any = Transformers(id=str(tiny_model), dtype="float32").open()
+    requests = asks(QUESTIONS[:2], SHOTS)
+    plain = texts(answer_all(session, requests))
+    session.attach(make_tiny_model(tmp_path / "trained", seed=4))
+    config = AutoConfig.from_pretrained(tiny_model)
+    config.vocab_size = 600
+    with pytest.raises(ModelError, match="600 tokens in its vocabulary"):
+        session.attach(_tiny(config, tiny_model, tmp_path / "larger"))
     assert texts(answer_all(session, requests)) == plain
 
 
@@ -468,7 +538,7 @@ def test_a_stop_string_ends_the_answer_before_it(session: Any) -> None:
 
 def test_an_end_token_ends_the_answer_and_is_counted(session: Any, tmp_path: Path, reference: Reference) -> None:
     request = asks(QUESTIONS[:1])[0]
-    prompt = torch.tensor(session._encode([session._text(request.messages)]))
+    prompt = torch.tensor(session.chat.prompts([request.messages]))
     answer = reference.model.generate(
         prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=16, do_sample=False
     )
@@ -553,3 +623,36 @@ def test_the_fingerprint_says_weights_dtype_and_template_without_loading_torch(t
 def test_a_model_that_does_not_exist_names_the_built_in_ones() -> None:
     with pytest.raises(ModelError, match="smollm2-135m-instruct"):
         Transformers(id="no-one/no-model").fingerprint()
+
+
+def test_without_torch_the_extra_to_install_is_named(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for missing in ("torch", "transformers"):
+        with (
+            monkeypatch.context() as patch,
+            pytest.raises(ModelError, match=rf"{missing}.*pip install -e '\.\[train\]'"),
+        ):
+            patch.setitem(sys.modules, missing, None)
+            Transformers(id=str(tiny_model), dtype="float32", device="cpu").open()
+
+
+def test_without_peft_attaching_names_the_extra_to_install(
+    session: Any, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh = shutil.copytree(adapter, tmp_path / "fresh")
+    config = json.loads((fresh / "adapter_config.json").read_text(encoding="utf-8"))
+    (fresh / "adapter_config.json").write_text(json.dumps(config | {"lora_alpha": 9}), encoding="utf-8")
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(ModelError, match=r"peft.*pip install -e '\.\[train\]'"):
+        session.attach(fresh)
+
+
+def test_code_that_comes_with_a_model_counts_where_it_may_run(tiny_model: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    plain = Transformers(id=str(folder)).fingerprint()
+    trusted = Transformers(id=str(folder), trust_remote_code=True)
+    assert trusted.fingerprint() == plain, "it has no code"
+    (folder / "modeling.py").write_text("x = 1\n", encoding="utf-8")
+    assert Transformers(id=str(folder)).fingerprint() == plain
+    with_code = trusted.fingerprint()
+    (folder / "modeling.py").write_text("x = 2\n", encoding="utf-8")
+    assert len({plain["weights"], with_code["weights"], trusted.fingerprint()["weights"]}) == 3

@@ -95,6 +95,12 @@ def test_fingerprints_are_had_without_torch_and_opening_prints_nothing(builtin_e
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+def test_without_its_package_the_extra_to_install_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    with pytest.raises(ModelError, match=r"sentence_transformers.*pip install -e '\.\[retrieve\]'"):
+        SentenceTransformers(id=str(tmp_path)).open()
+
+
 def test_what_is_no_embedder_is_a_model_error(tmp_path: Path, builtin_embedder: Path) -> None:
     with pytest.raises(ModelError):
         SentenceTransformers(id=str(tmp_path)).open()

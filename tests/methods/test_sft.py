@@ -52,7 +52,7 @@ def test_prompts_are_the_token_ids_that_the_model_is_asked_with(tmp_path: Path, 
     assert isinstance(session, TransformersSession)
     messages = (Message("system", "be  brief"), Message("user", "how long?\n\nyears?"))
     renderer = _rows.Renderer(session.tokenizer, other)
-    asked = session._encode([session._text(messages)])[0]
+    asked = session.chat.prompts([messages])[0]
     made = renderer.row([{"role": m.role, "content": m.content} for m in messages], "2 years")
     assert list(made.ids[: made.prompt]) == asked
     assert session.count(messages) == made.prompt
@@ -275,7 +275,9 @@ def test_the_artifact_names_its_base_and_no_folder_of_this_machine(trained: Any,
         "artifact.json",
         "curves.jsonl",
     ]
-    assert json.loads((job.out / "adapter_config.json").read_text())["base_model_name_or_path"] == job.model["id"]
+    assert json.loads((job.out / "adapter_config.json").read_text())["base_model_name_or_path"] == ""
+    for file in job.out.iterdir():
+        assert str(tiny_model).encode() not in file.read_bytes(), file.name
 
 
 @pytest.mark.parametrize("adapter", [Lora(rank=16), Full()], ids=["lora", "full"])
@@ -466,6 +468,8 @@ def test_with_an_adapter_the_incoming_one_is_merged_first(trained: Any, tmp_path
         torch.testing.assert_close(merged(ids).logits, adapted(ids).logits, rtol=1e-3, atol=1e-3)
         assert (bare(ids).logits - adapted(ids).logits).abs().max() > 0.1
     # A whole model that comes in is trained on, as a whole.
+    for file in job.out.iterdir():
+        assert str(tiny_model.parent).encode() not in file.read_bytes(), file.name
     third = make_job(tmp_path / "third", tiny_model, incoming=job.out)
     outcome = Sft(epochs=1, learning_rate=1e-7).fit(third, silent)
     assert outcome.details["artifact"] == "model"
@@ -486,6 +490,30 @@ def test_an_artifact_of_another_model_is_refused(trained: Any, tmp_path: Path) -
     narrow = make_tiny_model(tmp_path / "narrow", layers=1)
     with pytest.raises(ModelError, match="does not fit model"):
         Sft(epochs=1).fit(make_job(tmp_path / "narrower", narrow, incoming=foreign), silent)
+
+
+def test_damaged_weights_are_a_model_error(trained: Any, tmp_path: Path, tiny_model: Path) -> None:
+    before, _, _, _ = trained
+    adapter = shutil.copytree(before.out, tmp_path / "adapter")
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    for folder, name in ((adapter, "adapter_model.safetensors"), (model, "model.safetensors")):
+        (folder / name).write_bytes((folder / name).read_bytes()[:-50])
+    with pytest.raises(ModelError, match="does not fit model"):
+        Sft(epochs=1).fit(make_job(tmp_path / "one", tiny_model, incoming=adapter), silent)
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        Sft(**QUICK).fit(make_job(tmp_path / "two", model), silent)
+
+
+@pytest.mark.parametrize("missing", ["peft", "trl", "transformers", "torch", "datasets"])
+def test_without_a_package_the_extra_to_install_is_named(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    for inner in ("_model", "_trainer"):
+        monkeypatch.delitem(sys.modules, f"harness.methods.{inner}", raising=False)
+        monkeypatch.delattr(f"harness.methods.{inner}", raising=False)
+    with pytest.raises(ModelError, match=rf"{missing}.*pip install -e '\.\[train\]'"):
+        Sft(**QUICK).fit(make_job(tmp_path / "job", tiny_model), silent)
 
 
 # -------------------------------------------------------------------------------------------------------- settings

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -164,6 +165,15 @@ def test_an_index_made_by_another_embedder_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ModelError, match="vectors of 64 numbers, this embedder makes 128"):
         RETRIEVER.open(built(tmp_path / "index", *TEXTS), Wider())
+
+
+def test_without_faiss_the_extra_to_install_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = built(tmp_path / "index", *TEXTS)
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(ModelError, match=r"faiss.*pip install -e '\.\[retrieve\]'"):
+        RETRIEVER.open(folder, Bags())
+    with pytest.raises(ModelError, match=r"faiss.*pip install -e '\.\[retrieve\]'"):
+        built(tmp_path / "other", *TEXTS)
 
 
 def test_an_index_may_be_moved(tmp_path: Path) -> None:
