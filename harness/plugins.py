@@ -225,8 +225,8 @@ class Local:
 
     In a spec, relative ones start at the folder of the file that holds them, `${NAME}` is read from the environment,
     and a path that is not there is a fault: the plug-in receives an absolute path that exists. With `or_name`, a text
-    such as "smollm2-135m-instruct" or "owner/name" for which no such path exists stays as it is. With `choice`, an array
-    of places may stand there, of which the first counts whose environment variables are set.
+    such as "smollm2-135m-instruct" or "owner/name" for which no such path exists stays as it is. With `choice`, an
+    array of places may stand there, of which the first counts whose environment variables are set.
     """
 
     or_name: bool = False

@@ -31,7 +31,7 @@ from harness.snapshot import Snapshot, State, Summary, guard, plan_digest
 from harness.step import Step, checked_name
 
 FORMAT = 1
-DRAFTS = "drafts@.lock"
+DRAFTS = "@drafts.lock"
 
 __all__ = ["DRAFTS", "FORMAT", "Snapshot", "State", "Step", "Store", "Summary"]
 

@@ -250,7 +250,7 @@ def test_a_name_that_could_leave_the_folder_is_refused(tmp_path: Path, name: str
         store.snapshot(name)
     with pytest.raises(StoreError):
         archive.delete(store, name)
-    after = [path for path in sorted(tmp_path.rglob("*")) if path.name not in ("locks", "drafts@.lock", "tmp")]
+    after = [path for path in sorted(tmp_path.rglob("*")) if path.name not in ("locks", "@drafts.lock", "tmp")]
     assert after == before
 
 
@@ -861,3 +861,10 @@ def test_a_step_is_the_same_object_to_every_reader(tmp_path: Path) -> None:
     do_steps(Store(tmp_path))
     step = Step(tmp_path, STEPS[1])
     assert step.prediction("q2") == step.prediction(2) == list(step.predictions())[2]
+
+
+def test_an_experiment_may_be_called_drafts(tmp_path: Path) -> None:
+    """Its lock must not be the one that guards drafts."""
+    store = Store(tmp_path / "results")
+    with store.begin("drafts", {"name": "drafts"}, "", []) as snapshot:
+        assert snapshot.ref == "drafts@1"

@@ -182,7 +182,8 @@ class Sft(Method):
             per_device_train_batch_size=self.batch_size,
             learning_rate=learning_rate,
             lr_scheduler_type="constant_with_warmup" if self.schedule == "constant" else self.schedule,
-            warmup_steps=math.ceil(self.warmup * steps),
+            # The first step of a warm-up has no learning rate: a training of one step would change nothing.
+            warmup_steps=min(math.ceil(self.warmup * steps), steps - 1),
             weight_decay=self.weight_decay,
             max_grad_norm=self.max_grad_norm,
             activation_checkpointing=self.gradient_checkpointing,
