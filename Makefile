@@ -29,6 +29,8 @@ lint: $(VENV)/installed-dev
 
 bench: $(VENV)/installed-dev
 	$(BIN)/python bench/startup.py
+	$(BIN)/python bench/demo.py
+	$(BIN)/python bench/kills.py
 	$(BIN)/python bench/evaluation.py
 	$(BIN)/python bench/training.py
 

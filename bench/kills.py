@@ -3,10 +3,10 @@
     python bench/kills.py [SPEC] [--set PATH=VALUE ...]
 
 Runs SPEC (default: specs/quickstart.toml) once undisturbed and once with three SIGKILLs of the whole process group,
-each into a results folder of its own. Says for each kill where it struck and how many answers had been acknowledged by then,
-and at the end whether both leaderboards hold the same metrics and differences to the last digit, whether both gave
-the same answers, and whether every acknowledged answer stands in the final predictions byte for byte, its measured
-seconds included: then none was answered twice. Exits 1 where one of these does not hold.
+each into a results folder of its own. Says for each kill where it struck and how many answers had been acknowledged by
+then, and at the end whether both leaderboards hold the same metrics and differences to the last digit, whether both
+gave the same answers, and whether every acknowledged answer stands in the final predictions byte for byte, its
+measured seconds included: then none was answered twice. Exits 1 where one of these does not hold.
 """
 
 from __future__ import annotations
