@@ -113,7 +113,7 @@ def listing() -> list[Listed]:
     for model in BUILT_IN.values():
         folder = _home(model)
         there = (folder / "manifest.json").is_file()
-        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) if there else 0
+        size = files.size_of(folder) if there else 0
         source = f"{model.package}=={model.version}"
         lines.append(
             Listed(

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from harness import fit
 from harness.asking import Asking, answer
 from harness.data import Dataset
-from harness.files import Lock
+from harness.files import Lock, size_of
 from harness.measure import Meter, provenance
 from harness.plan import Named, PlannedRun, attempt, question
 from harness.plugins import Embedder, Embedding, Index, Prompt, Retriever, Session, TrainJob
@@ -121,7 +121,7 @@ class Pipeline:
         embedding = self._embedding(retriever.embedder_plugin)
         with _meter(task) as meter:
             retriever.build(self._data.documents, out, embedding)
-        return {**meter.figures(), "bytes": _bytes(out)}
+        return {**meter.figures(), "bytes": size_of(out)}
 
     def _train(self, task: Task) -> dict[str, Any]:
         run, step, number = task.run, task.step, int(task.role.partition(".")[2])
@@ -146,7 +146,7 @@ class Pipeline:
             trained, peak = fit.run(method, job, step.work, task.progress, task.lock.handle)
         # The peak is the child's alone: what this process holds for other steps has no part in the training.
         figures = meter.figures() | {"peak_memory_bytes": peak}
-        return {**figures, **asdict(trained), "bytes": _bytes(out), "device": self._device()}
+        return {**figures, **asdict(trained), "bytes": size_of(out), "device": self._device()}
 
     def _predict(self, task: Task) -> dict[str, Any]:
         run, step = task.run, task.step
@@ -291,10 +291,6 @@ def _write_rows(file: Path, examples: Sequence[Example], prompt: Prompt, context
 def _folder(path: Path) -> Path:
     path.mkdir(exist_ok=True)
     return path
-
-
-def _bytes(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def cost(run: PlannedRun, store: Store) -> Cost:
