@@ -18,7 +18,7 @@ from typing import Any
 from harness import files
 from harness.errors import StoreError
 from harness.records import Run, Score, digest, dump
-from harness.stats import REDUCERS
+from harness.reducers import REDUCERS
 from harness.store import Snapshot, Store
 
 LOCK = "@tracking.lock"
@@ -178,7 +178,7 @@ def _write_run(wandb_run: Any, store: Store, snapshot: Snapshot, run: Run, adapt
     scores = {role.removeprefix("score."): step.score() for role, step in done.items() if role.startswith("score.")}
     for name, score in scores.items():
         known = [row for row in score.statistics if row is not None]
-        summary[f"metric/{name}"] = REDUCERS[score.reducer](known) if known else None
+        summary[f"metric/{name}"] = REDUCERS[score.reducer](known, score.labels) if known else None
         summary[f"metric/{name}/n"], summary[f"metric/{name}/errors"] = len(known), score.errors
         summary[f"metric/{name}/signature"] = score.signature
     if "predict" in done:

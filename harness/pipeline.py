@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from harness import fit
 from harness.asking import Asking, answer
@@ -16,12 +16,16 @@ from harness.data import Dataset
 from harness.files import Lock, size_of
 from harness.measure import Meter, provenance
 from harness.plan import Named, PlannedRun, attempt, question
-from harness.plugins import Embedder, Embedding, Index, Prompt, Retriever, Session, TrainJob
-from harness.records import Cost, Example, Prediction, digest, dump
+from harness.plugins import Backend, Embedder, Embedding, Index, Means, Metric, Prompt, Retriever, Session, TrainJob
+from harness.records import Cost, Example, Prediction, Reply, Request, digest, dump
 from harness.scoring import score
 from harness.spec import Spec
 from harness.step import Step
 from harness.store import Store
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 Kind = Literal["begin", "progress", "wait", "end", "failed"]
 
@@ -68,11 +72,13 @@ class Pipeline:
         self._spec, self._data, self._store, self._watch = spec, dataset, store, watch
         self._session: Session | None = None
         self._embeddings: dict[str, Embedding] = {}
+        self._judges: dict[str, Session] = {}
 
     def close(self) -> None:
-        if self._session is not None:
-            self._session.close()
-        self._session, self._embeddings = None, {}
+        for session in (self._session, *self._judges.values()):
+            if session is not None:
+                session.close()
+        self._session, self._embeddings, self._judges = None, {}, {}
 
     def do(self, run: PlannedRun) -> None:
         """Do what is missing of a run's steps."""
@@ -118,7 +124,7 @@ class Pipeline:
         retriever = task.run.variant.retrieve
         assert retriever is not None
         out = _folder(task.step.path / "index")
-        embedding = self._embedding(retriever.embedder_plugin)
+        embedding = self.embedding(retriever.embedder_plugin)
         with _meter(task) as meter:
             retriever.build(self._data.documents, out, embedding)
         return {**meter.figures(), "bytes": size_of(out)}
@@ -192,7 +198,7 @@ class Pipeline:
         metric = next(m for m in self._spec.metrics if m.name == task.role.partition(".")[2])
         predictions = list(self._store.step(task.run.steps["predict"].name).predictions())
         with _meter(task) as meter:
-            made, faults = score(metric, self._data.heldout, predictions)
+            made, faults = score(metric, self._data.heldout, predictions, Scoring(self, metric, task))
         task.step.write_score(made)
         return {**meter.figures(), "faults": faults}
 
@@ -245,22 +251,37 @@ class Pipeline:
             seed=run.seed,
             retriever=retriever,
             index=self._index_of(run, retriever),
-            embedding=self._embedding(prompt_embedder),
+            embedding=self.embedding(prompt_embedder),
         )
 
     def _index_of(self, run: PlannedRun, retriever: Retriever | None) -> Index | None:
         if retriever is None:
             return None
         folder = self._store.step(run.steps["index"].name).path / "index"
-        return retriever.open(folder, self._embedding(retriever.embedder_plugin))
+        return retriever.open(folder, self.embedding(retriever.embedder_plugin))
 
-    def _embedding(self, embedder: Embedder | None) -> Embedding | None:
+    def embedding(self, embedder: Embedder | None) -> Embedding | None:
         if embedder is None:
             return None
         key = digest(embedder.table())
         if key not in self._embeddings:
             self._embeddings[key] = embedder.open()
         return self._embeddings[key]
+
+    def judge(self, backend: Backend | None) -> Session:
+        """The model of a metric. It stays loaded; where it is the base model itself, that one answers bare."""
+        assert backend is not None, "a metric that asks a model names its backend_plugin"
+        if backend == self._spec.model:
+            session = self._base()
+            session.attach(None)
+            return session
+        key = digest(backend.table())
+        if key not in self._judges:
+            self._judges[key] = backend.open()
+        return self._judges[key]
+
+    def step(self, run: PlannedRun, role: str) -> Step:
+        return self._store.step(run.steps[role].name)
 
     def _forget_embedders(self, used: Sequence[Embedder | None]) -> None:
         """Close what this step does not use, so that its memory is its own whatever ran before it."""
@@ -269,6 +290,32 @@ class Pipeline:
 
     def _device(self) -> str:
         return f"{self._base().device} {self._base().dtype}" if self._session else ""
+
+
+class Scoring(Means):
+    """What the metric of one scoring step may use; each part is loaded when it is first asked for."""
+
+    def __init__(self, pipeline: Pipeline, metric: Metric, task: Task) -> None:
+        self._pipeline, self._metric, self._task = pipeline, metric, task
+        self._judge: Session | None = None
+
+    def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        embedding = self._pipeline.embedding(self._metric.embedder_plugin)
+        assert embedding is not None, "a metric that embeds names its embedder_plugin"
+        return embedding.embed(texts, role="document")
+
+    def ask(self, requests: Sequence[Request]) -> list[Reply]:
+        session = self._pipeline.judge(self._metric.backend_plugin)
+        plan = session.plan(requests)
+        replies: dict[int, Reply] = {}
+        for batch in plan.batches:
+            answers = session.answer([requests[place] for place in batch], plan)
+            replies |= dict(zip(batch, answers, strict=True))
+            self._task.progress(len(replies), len(requests), {})
+        return [replies[place] for place in range(len(requests))]
+
+    def gold(self) -> Sequence[Prediction]:
+        return list(self._pipeline.step(self._task.run, "gold").predictions())
 
 
 def _meter(task: Task) -> Meter:

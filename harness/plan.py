@@ -13,7 +13,7 @@ from typing import Any
 
 from harness import models
 from harness.data import Dataset, fingerprint
-from harness.plugins import Embedder, Metric, Prompt, Retriever
+from harness.plugins import Backend, Embedder, Metric, Prompt, Retriever
 from harness.records import Example, digest, dump
 from harness.spec import Spec, Variant
 from harness.store import Store
@@ -60,12 +60,16 @@ def question(example: Example) -> Example:
     return replace(example, targets=(), sources=())
 
 
+def _about(backend: Backend) -> dict[str, Any]:
+    """What a backend is, and what it loads: its own settings, such as the device, are in its fingerprint."""
+    about = backend.identity()
+    return {k: about[k] for k in ("kind", "version", "source") if k in about} | backend.fingerprint()
+
+
 class _Namer:
     def __init__(self, spec: Spec, dataset: Dataset, store: Store, retry: Collection[str]) -> None:
         self._spec, self._data, self._store, self._retry = spec, dataset, store, retry
-        # What the backend is, and what it loads: its own settings, such as the device, are in its fingerprint.
-        about = spec.model.identity()
-        self._model = {k: about[k] for k in ("kind", "version", "source") if k in about} | spec.model.fingerprint()
+        self._model = _about(spec.model)
         self._questions = fingerprint(map(question, dataset.heldout))
         self._embedders: dict[str, dict[str, Any]] = {}
 
@@ -155,4 +159,9 @@ class _Namer:
 
     def _score(self, metric: Metric, predict: Named) -> dict[str, Any]:
         heldout = self._data.fingerprints["heldout"]
-        return {"metric": metric.identity(built=True), "predict": predict.name, "heldout": heldout}
+        inputs = {"metric": metric.identity(built=True), "predict": predict.name, "heldout": heldout}
+        if metric.embedder_plugin is not None:
+            inputs["embedder"] = self._embedder(metric.embedder_plugin)
+        if metric.backend_plugin is not None:
+            inputs["judge"] = _about(metric.backend_plugin)
+        return inputs

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import inspect
+import json
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -48,6 +49,11 @@ class Plugin(BaseModel):
     def kind(self) -> str:
         """The name under which a spec asks for this plug-in."""
         return kind_of(type(self))
+
+    @classmethod
+    def lacking(cls) -> list[str]:
+        """The methods that a class still has to define before it is a plug-in."""
+        return sorted(cls.__abstractmethods__) if inspect.isabstract(cls) else []
 
     def settings(self, *, built: bool = False) -> dict[str, Any]:
         """Return kind, version and every field as JSON-able values.
@@ -176,9 +182,8 @@ def find(family: str, kind: str) -> type[Plugin]:
     if not (inspect.isclass(found) and issubclass(found, base)):
         wanted = f"harness.plugins.{base.__name__}"
         raise LookupError(f"{kind!r} is no plug-in of {family}: it must be a class derived from {wanted}")
-    if inspect.isabstract(found):
-        lacking = ", ".join(sorted(found.__abstractmethods__))
-        raise LookupError(f"{kind!r} is not complete: it does not define {lacking}")
+    if lacking := found.lacking():
+        raise LookupError(f"{kind!r} is not complete: it does not define {', '.join(lacking)}")
     return found
 
 
@@ -516,29 +521,102 @@ class Method(Plugin):
 # ------------------------------------------------------------------------------------------------------- metrics
 
 
+class Means(ABC):
+    """What a metric may use beside the answers. The pipeline hands it in."""
+
+    @abstractmethod
+    def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Return unit vectors of the metric's own embedder, shape (len(texts), dimension)."""
+
+    @abstractmethod
+    def ask(self, requests: Sequence[Request]) -> list[Reply]:
+        """Return the replies of the metric's own model, in the order of the requests, answered in planned batches."""
+
+    @abstractmethod
+    def gold(self) -> Sequence[Prediction]:
+        """Return, for each held-out example in their order, its accepted answers as `choices`, weighed by the variant's
+        own model after the variant's own prompt. Only for a metric with `needs_gold`."""
+
+
+Measured = float | tuple[float, ...] | None
+
+
 class Metric(Plugin):
-    """A `[[metric]]` table. Its name holds its settings where several of a kind may stand side by side ("recall@3")."""
+    """A `[[metric]]` table. Its name holds its settings where several of a kind may stand side by side ("recall@3").
+
+    Most metrics define `measure` alone. One that looks at all answers at once (to embed them in one batch, to ask a
+    judge) defines `measure_all` instead. A metric whose value is no mean over examples names its `reducer` and gives
+    the statistics it needs; a failed example is then measured as an empty answer.
+    """
 
     family = "metrics"
     separator = "_"
     query_only = frozenset({"primary"})
 
     primary: bool = False
+    label: str | None = None
+    """The metric's name on the leaderboard, by default its kind."""
     direction: ClassVar[Direction] = "higher"
     unit: ClassVar[str] = "share"
     floor: ClassVar[float | None] = 0.0
     ceiling: ClassVar[float | None] = 1.0
     reducer: ClassVar[str] = "mean"
     needs_passages: ClassVar[bool] = False
+    needs_gold: ClassVar[bool] = False
+    """Whether it needs the likelihood of the accepted answers (`Means.gold`): a step of its own, which needs a model
+    whose weights are at hand."""
+
+    @classmethod
+    def lacking(cls) -> list[str]:
+        defined = cls.measure is not Metric.measure or cls.measure_all is not Metric.measure_all
+        return super().lacking() + ([] if defined else ["measure"])
 
     @property
     def name(self) -> str:
+        return self.label or self.default_name
+
+    @property
+    def default_name(self) -> str:
+        """What the leaderboard calls it where the spec gives no `label`."""
         return self.kind.rpartition(":")[2]
 
-    @abstractmethod
-    def measure(self, example: Example, prediction: Prediction) -> float | tuple[float, ...] | None:
+    @property
+    def signature(self) -> str:
+        """The settings that two scores must share to be compared, in one line, as sacrebleu's signatures."""
+        settings = {key: value for key, value in self.identity().items() if key not in ("kind", "primary", "label")}
+        return "|".join([self.kind, *(f"{key}:{json.dumps(value)}" for key, value in sorted(settings.items()))])
+
+    @property
+    def embedder_plugin(self) -> Embedder | None:
+        """The embedder that `Means.embed` uses, or None."""
+        return None
+
+    @property
+    def backend_plugin(self) -> Backend | None:
+        """The model that `Means.ask` asks, or None."""
+        return None
+
+    def labels(self, examples: Sequence[Example]) -> tuple[str, ...]:
+        """The names of the classes that the statistics count in; they depend on the held-out examples and settings
+        alone, so that all variants have the same."""
+        return ()
+
+    def measure(self, example: Example, prediction: Prediction) -> Measured:
         """The sufficient statistics of one answered example (one number where the reducer is the mean), or None
         where the metric does not speak of this example whatever the answer is."""
+        raise NotImplementedError
+
+    def measure_all(
+        self, examples: Sequence[Example], predictions: Sequence[Prediction], means: Means
+    ) -> list[Measured | Exception]:
+        """The same for all examples, in their order; a fault on one of them is returned in its place."""
+        found: list[Measured | Exception] = []
+        for example, prediction in zip(examples, predictions, strict=True):
+            try:
+                found.append(self.measure(example, prediction))
+            except Exception as error:  # A plug-in's fault on one example is shown beside the score.
+                found.append(error)
+        return found
 
 
 BASES: dict[str, type[Plugin]] = {

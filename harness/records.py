@@ -103,14 +103,29 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """A text that the model was asked to weigh, not to write: `logprob` is the natural logarithm of its probability
+    after the prompt, summed over its `tokens`; `bytes` is its length in UTF-8."""
+
+    text: str
+    logprob: float
+    tokens: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """One variant's answer to one held-out example: the text, or an error; every call and passage that led to it."""
+    """One variant's answer to one held-out example: the text, or an error; every call and passage that led to it.
+
+    `choices` are the texts that were weighed where the answer is the likeliest one of a set, in the set's order.
+    """
 
     id: str
     text: str | None
     calls: tuple[Call, ...] = ()
     passages: tuple[Passage, ...] = ()
     error: str | None = None
+    choices: tuple[Choice, ...] = ()
 
     @property
     def input_tokens(self) -> int:
@@ -131,8 +146,8 @@ class Score:
 
     `statistics[i]` are the sufficient statistics of example `ids[i]`, or None where the metric does not speak of
     that example (recall of an example that names no source); the same examples for every variant. `reducer` names
-    the function of `harness.stats.REDUCERS` that turns them into the value; "mean" takes one number an example, and
-    alone has a value for each example, an interval and a paired difference.
+    the function of `harness.reducers.REDUCERS` that turns them into the value; "mean" takes one number an example, and
+    alone has a value for each example. `labels` names the classes where numbers stand for them.
     `errors` counts examples that failed: they stand in `statistics` at the metric's `floor`.
     """
 
@@ -146,6 +161,7 @@ class Score:
     ids: tuple[str, ...]
     statistics: tuple[tuple[float, ...] | None, ...]
     errors: int = 0
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -48,14 +48,6 @@ class ClusteredMean:
 
 def mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)
-
-
-def _mean_of_one(statistics: Sequence[Sequence[float]]) -> float:
-    return mean([value for (value,) in statistics])
-
-
-REDUCERS: dict[str, Callable[[Sequence[Sequence[float]]], float]] = {"mean": _mean_of_one}
-"""What turns the statistics of all examples into a metric's value, by the name that a Score carries."""
 
 
 def clustered_mean(values: Sequence[float], groups: Sequence[str]) -> ClusteredMean:

@@ -19,14 +19,17 @@ for rank, names in enumerate(
     [
         ("errors",),
         ("records", "stats", "files", "figures", "extras", "devices", "toml_lines"),
+        ("reducers",),
         ("models", "artifacts", "chat", "plugins", "rows", "leaks", "readers"),
         FAMILIES,
         ("shape", "layers", "step"),
         ("spec", "snapshot", "documents"),
         ("schema", "data", "store", "board"),
-        ("measure", "fit", "asking", "plan", "scoring", "archive", "mirror", "leaderboard"),
+        ("measure", "fit", "asking", "plan", "scoring", "archive", "mirror", "results"),
+        ("leaderboard",),
         ("pipeline", "page", "tracking"),
         ("runner", "estimate", "display", "showing", "starter"),
+        ("commands",),
         ("cli",),
         ("__main__",),
     ]
@@ -45,7 +48,21 @@ HEAVY = (
     "sentence_transformers",
     "pandas",
 )
-READING = ("store", "step", "snapshot", "rows", "files", "leaderboard", "board", "figures", "stats", "records", "page")
+READING = (
+    "store",
+    "step",
+    "snapshot",
+    "rows",
+    "files",
+    "results",
+    "leaderboard",
+    "board",
+    "figures",
+    "stats",
+    "reducers",
+    "records",
+    "page",
+)
 
 
 def modules() -> list[tuple[str, Path]]:

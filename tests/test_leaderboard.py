@@ -15,6 +15,7 @@ from harness import board as shown
 from harness import leaderboard, stats
 from harness.errors import HarnessError
 from harness.records import Run, Score
+from harness.reducers import REDUCERS
 from harness.store import Snapshot, Store
 
 
@@ -236,10 +237,10 @@ def test_what_the_costs_hold_is_said_with_the_sample_that_latency_was_measured_o
 def test_a_metric_whose_value_is_no_mean_has_its_reducers_value_and_no_interval(
     begun: Begun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def ratio(rows: Any) -> float:
+    def ratio(rows: Any, labels: Any) -> float:
         return sum(row[0] for row in rows) / sum(row[1] for row in rows)
 
-    monkeypatch.setitem(stats.REDUCERS, "ratio", ratio)
+    monkeypatch.setitem(REDUCERS, "ratio", ratio)
     store, snapshot, runs = begun
     for run in runs:
         if "score.exact_match" in run.steps:

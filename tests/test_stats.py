@@ -19,10 +19,6 @@ grouped = st.lists(
 ).map(lambda rows: ([value for value, _ in rows], [group for _, group in rows]))
 
 
-def test_the_mean_reducer_takes_one_number_an_example() -> None:
-    assert stats.REDUCERS["mean"]([(1.0,), (0.0,), (0.5,)]) == 0.5
-
-
 def test_clustered_error_equals_the_published_golden_values() -> None:
     # Clusters [1,1,0], [0,0], [1,0,1,1], as in Inspect's tests of its clustered standard error.
     values = [1.0, 1, 0, 0, 0, 1, 0, 1, 1]

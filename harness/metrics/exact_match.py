@@ -19,12 +19,6 @@ class ExactMatch(Metric):
     the white space around the answer ("none")."""
     ignore: Pattern | None = None
     """A regular expression: what it finds is left out of the answer and of the accepted ones, such as a citation."""
-    label: str = "exact_match"
-    """The metric's name on the leaderboard."""
-
-    @property
-    def name(self) -> str:
-        return self.label
 
     def measure(self, example: Example, prediction: Prediction) -> float:
         answer = self._folded(prediction.text or "")

@@ -22,7 +22,7 @@ class Recall(Metric):
     """How deep the ranking is read. More than the retriever's `top_k` gives the same as `top_k`."""
 
     @property
-    def name(self) -> str:
+    def default_name(self) -> str:
         return f"recall@{self.k}"
 
     def measure(self, example: Example, prediction: Prediction) -> float | None:

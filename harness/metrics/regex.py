@@ -12,12 +12,6 @@ from harness.records import Example, Prediction
 class Regex(Metric):
     pattern: Pattern
     """A Python regular expression, searched anywhere in the answer; anchor it with ^ and $ to match the whole."""
-    label: str = "regex"
-    """The metric's name on the leaderboard."""
-
-    @property
-    def name(self) -> str:
-        return self.label
 
     def measure(self, example: Example, prediction: Prediction) -> float:
         return float(re.search(self.pattern, prediction.text or "") is not None)

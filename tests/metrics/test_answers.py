@@ -150,4 +150,10 @@ def test_regex_searches_anywhere_unless_anchored() -> None:
 
 def test_names_kinds_and_settings_are_those_of_the_files() -> None:
     assert [metric.name for metric in (ExactMatch(), TokenF1(), Contains())] == ["exact_match", "token_f1", "contains"]
-    assert TokenF1(rules="v2.0").settings() == {"kind": "token_f1", "version": 1, "primary": False, "rules": "v2.0"}
+    assert TokenF1(rules="v2.0").settings() == {
+        "kind": "token_f1",
+        "version": 1,
+        "primary": False,
+        "label": None,
+        "rules": "v2.0",
+    }
