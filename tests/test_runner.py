@@ -131,14 +131,12 @@ def test_the_first_interrupt_finishes_the_batch_and_saves(comparison: Comparison
 
 
 def test_the_second_interrupt_stops_at_once(comparison: Comparison) -> None:
-    process = comparison.start_run(TOYS_ANSWER="60")
+    process = comparison.start_run(TOYS_ANSWER="3600")
     wait_for(lambda: comparison.logged("answer"), process)
-    begun = time.monotonic()
     process.send_signal(signal.SIGINT)
     time.sleep(0.3)
     process.send_signal(signal.SIGINT)
     done = finish(process)
-    assert time.monotonic() - begun < 20
     assert done.status == 130
     check_quiet(done)
 
@@ -160,15 +158,13 @@ def test_an_interrupt_while_training_saves_the_checkpoint(tmp_path: Path) -> Non
 
 def test_a_second_interrupt_while_training_ends_the_child_at_once(tmp_path: Path) -> None:
     comparison = Comparison(tmp_path / "one", TRAINED)
-    process = comparison.start_run(TOYS_STEP="60")
+    process = comparison.start_run(TOYS_STEP="3600")
     wait_for(lambda: comparison.logged("train from"), process)
     child = int(comparison.logged("train from")[-1].split()[-1])
-    begun = time.monotonic()
     process.send_signal(signal.SIGINT)
     time.sleep(0.3)
     process.send_signal(signal.SIGINT)
     done = finish(process)
-    assert time.monotonic() - begun < 20
     assert (done.status, alive(child)) == (130, False)
     check_quiet(done)
 
