@@ -10,7 +10,7 @@ from harness.errors import ModelError
 
 
 @contextmanager
-def needed(extra: Literal["train", "retrieve"]) -> Iterator[None]:
+def needed(extra: Literal["train", "retrieve", "metrics"]) -> Iterator[None]:
     """Turn an import inside that finds no package into a ModelError that names the `extra` to install."""
     try:
         yield
