@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 import random
 import re
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from harness.errors import ModelError
 from harness.plugins import Context, Embedding, Index, Method, Plan, Prompt, Retriever, Select, Session
-from harness.records import Call, Decoding, Example, Message, Passage, Prediction, Reply, Request
+from harness.records import Call, Choice, Decoding, Example, Message, Passage, Prediction, Reply, Request
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,9 +33,9 @@ class Asking(Context):
         embedding: Embedding | None = None,
     ) -> None:
         self.decoding = decoding
-        self.budget = session.context_length - decoding.max_tokens
-        self.retrieves = retriever is not None
         self._session = session
+        self.budget = session.context_length - self._room(decoding)
+        self.retrieves = retriever is not None
         self._train = train
         self._seed = seed
         self._retriever = retriever
@@ -118,9 +119,15 @@ class Asking(Context):
 
     def _size(self, passage: Passage) -> int:
         if passage.id not in self._sizes:
-            empty = self._session.count([Message("user", "")])
-            self._sizes[passage.id] = self._session.count([Message("user", passage.text)]) - empty
+            self._sizes[passage.id] = self._tokens(passage.text)
         return self._sizes[passage.id]
+
+    def _tokens(self, text: str) -> int:
+        return self._session.count([Message("user", text)]) - self._session.count([Message("user", "")])
+
+    def _room(self, decoding: Decoding) -> int:
+        """The tokens that an answer may take."""
+        return max(map(self._tokens, decoding.choices), default=decoding.max_tokens)
 
     def train_on(self, examples: Sequence[Example], method: Method) -> None:
         """Set the passages that the training prompts of `examples` hold, as RAFT does (arXiv 2403.10131).
@@ -176,19 +183,21 @@ def _same(shot: Example, example: Example) -> bool:
 class _Conversation:
     """One example's generator, driven until it returns its answer."""
 
-    def __init__(self, example: Example, prompt: Prompt, context: Asking) -> None:
+    def __init__(self, example: Example, asking: Generator[Request, Reply, str | None], context: Asking) -> None:
         self.example = example
         self.calls: list[Call] = []
         self.text: str | None = None
         self.error: str | None = None
+        self._choices: tuple[Choice, ...] = ()
         self._passages = context.passages(example)
-        self._asking: Generator[Request, Reply, str | None] = prompt.ask(example, context)
+        self._asking = asking
         self.request: Request | None = None
         self._go_on(lambda: next(self._asking))
 
     def receive(self, reply: Reply) -> None:
         assert self.request is not None
-        self.calls.append(Call(messages=self.request.messages, reply=reply))
+        self.calls.append(Call(messages=self.request.messages, reply=replace(reply, choices=())))
+        self._choices = reply.choices
         if reply.error is None:
             self._go_on(lambda: self._asking.send(reply))
         else:
@@ -205,7 +214,12 @@ class _Conversation:
 
     def prediction(self) -> Prediction:
         return Prediction(
-            id=self.example.id, text=self.text, calls=tuple(self.calls), passages=self._passages, error=self.error
+            id=self.example.id,
+            text=self.text,
+            calls=tuple(self.calls),
+            passages=self._passages,
+            error=self.error,
+            choices=self._choices,
         )
 
 
@@ -225,7 +239,44 @@ def answer(
     process has already `done`: its batches are skipped whole. Inside a batch the conversations go on in waves, one
     request each, until all have ended.
     """
-    conversations = [_Conversation(example, prompt, context) for example in examples]
+    found = [_Conversation(example, prompt.ask(example, context), context) for example in examples]
+    _in_batches(found, session, seed, done, save)
+
+
+def weigh(
+    examples: Sequence[Example],
+    texts: Mapping[str, tuple[str, ...]],
+    prompt: Prompt,
+    context: Asking,
+    session: Session,
+    *,
+    done: Sequence[Sequence[Prediction]] = (),
+    save: Callable[[Sequence[Prediction]], None],
+) -> None:
+    """Instead of answering, tell how likely the `texts` of each example (by its id) are after its prompt: they become
+    the `choices` of a prediction, in batches as `answer` makes them. An example without texts gets none."""
+    found = [
+        _Conversation(example, _weighing(example, texts[example.id], prompt, context), context) for example in examples
+    ]
+    _in_batches(found, session, 0, done, save)
+
+
+def _weighing(
+    example: Example, texts: tuple[str, ...], prompt: Prompt, context: Asking
+) -> Generator[Request, Reply, str | None]:
+    if not texts:
+        return ""
+    reply = yield Request(messages=prompt.messages(example, context), decoding=Decoding(choices=texts))
+    return reply.texts[0]
+
+
+def _in_batches(
+    conversations: Sequence[_Conversation],
+    session: Session,
+    seed: int,
+    done: Sequence[Sequence[Prediction]],
+    save: Callable[[Sequence[Prediction]], None],
+) -> None:
     asking = [conversation for conversation in conversations if conversation.request is not None]
     plan = session.plan([conversation.request for conversation in asking if conversation.request is not None])
     finished = {prediction.id for batch in done for prediction in batch}

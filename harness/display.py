@@ -111,7 +111,13 @@ class Display:
         self.say(f"{figures.plain(event.variant, line=True)} FAILED: {figures.plain(event.text)}")
 
 
-_VERBS = {"index": "index documents", "train": "train", "predict": "answer", "latency": "time single answers"}
+_VERBS = {
+    "index": "index documents",
+    "train": "train",
+    "predict": "answer",
+    "gold": "weigh accepted answers",
+    "latency": "time single answers",
+}
 
 
 def _what(event: Event) -> str:

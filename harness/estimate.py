@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.data import Dataset
 from harness.measure import processor
-from harness.plan import PlannedRun
+from harness.plan import PlannedRun, decoding
 from harness.plugins import Context, Method, Prompt, Retriever, Select
 from harness.records import Decoding, Example, Message, Passage
 from harness.store import Store
@@ -80,20 +80,24 @@ def missing(planned: Sequence[PlannedRun], dataset: Dataset, store: Store) -> tu
 
 def _step(role: str, run: PlannedRun, dataset: Dataset, rates: dict[str, float]) -> tuple[int, int, float | None]:
     variant, kind = run.variant, role.partition(".")[0]
-    decoding = variant.decode.decoding
+    made = decoding(variant, dataset)
     chunk = _typical([document.text for document in dataset.documents])[:1000]
     if kind == "train":
         method: Method = variant.train[int(role.partition(".")[2])]
-        context = _Guess(decoding, dataset.train, variant.retrieve if method.context == "retrieved" else None, chunk)
+        context = _Guess(made, dataset.train, variant.retrieve if method.context == "retrieved" else None, chunk)
         rows = _mean_prompt(dataset.train, variant.prompt, context) + _mean_target(dataset.train)
         tokens = round(rows * len(dataset.train) * method.passes())
         return tokens, 0, tokens / rates["train"]
-    if kind in ("predict", "latency"):
-        context = _Guess(decoding, dataset.train, variant.retrieve, chunk)
-        count = len(dataset.heldout) if kind == "predict" else int(run.steps[role].inputs["examples"])
-        given = round(_mean_prompt(dataset.heldout, variant.prompt, context) * count)
-        made = round(min(decoding.max_tokens, 1.5 * _mean_target(dataset.heldout) + 1) * count)
-        return given, made, given / rates["input"] + made / rates["output"]
+    if kind in ("predict", "latency", "gold"):
+        context = _Guess(made, dataset.train, variant.retrieve, chunk)
+        count = int(run.steps[role].inputs["examples"]) if kind == "latency" else len(dataset.heldout)
+        prompt, target = _mean_prompt(dataset.heldout, variant.prompt, context), _mean_target(dataset.heldout)
+        if kind == "gold" or made.choices:
+            weighed = target if kind == "gold" else sum(map(len, made.choices)) / CHARACTERS_PER_TOKEN
+            given = round((prompt + weighed) * count)
+            return given, 0, given / rates["input"]
+        given, written = round(prompt * count), round(min(made.max_tokens, 1.5 * target + 1) * count)
+        return given, written, given / rates["input"] + written / rates["output"]
     if kind == "index":
         tokens = round(sum(len(document.text) for document in dataset.documents) / CHARACTERS_PER_TOKEN)
         return tokens, 0, tokens / rates["input"]

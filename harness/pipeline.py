@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness import fit
-from harness.asking import Asking, answer
+from harness.asking import Asking, answer, weigh
 from harness.data import Dataset
 from harness.files import Lock, size_of
 from harness.measure import Meter, provenance
-from harness.plan import Named, PlannedRun, attempt, question
+from harness.plan import Named, PlannedRun, attempt, decoding, question
 from harness.plugins import Backend, Embedder, Embedding, Index, Means, Metric, Prompt, Retriever, Session, TrainJob
-from harness.records import Cost, Example, Prediction, Reply, Request, digest, dump
+from harness.records import Call, Cost, Example, Prediction, Reply, Request, digest, dump
 from harness.scoring import score
 from harness.spec import Spec
 from harness.step import Step
@@ -47,6 +47,7 @@ class Event:
 
 Watch = Callable[[Event], None]
 Progress = Callable[[int, int, Mapping[str, float]], None]
+Save = Callable[[Sequence[Prediction]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +116,8 @@ class Pipeline:
                 return self._train(task)
             case "predict":
                 return self._predict(task)
+            case "gold":
+                return self._gold(task)
             case "score":
                 return self._score(task)
             case _:
@@ -155,27 +158,17 @@ class Pipeline:
         return {**figures, **asdict(trained), "bytes": size_of(out), "device": self._device()}
 
     def _predict(self, task: Task) -> dict[str, Any]:
-        run, step = task.run, task.step
+        run = task.run
         before = self._attempt_before(run.steps[task.role].inputs)
         kept = _good_answers(before)
         examples = [question(example) for example in self._data.heldout if example.id not in kept]
         session, context = self._opened(run), self._context(run)
-        done = step.recovered()
-        count = sum(len(batch) for batch in done)
 
-        def save(batch: Sequence[Prediction]) -> None:
-            nonlocal count
-            answers.append(batch)
-            count += len(batch)
-            tokens = sum(prediction.output_tokens for prediction in batch)
-            task.progress(count, len(examples), {"output tokens": tokens})
-
-        with step.answers() as answers, _meter(task) as meter:
+        def ask(done: Sequence[Sequence[Prediction]], save: Save) -> None:
             context.prepare(examples)
             answer(examples, run.variant.prompt, context, session, seed=run.seed, done=done, save=save)
-        found = kept | {prediction.id: prediction for batch in step.recovered() for prediction in batch}
-        predictions = [found[example.id] for example in self._data.heldout]
-        step.write_predictions(predictions)
+
+        meter, predictions = self._in_batches(task, len(examples), ask, kept)
         # The answers kept from the attempt before had their cost too.
         spent = (before.outcome if before else None) or {"seconds": 0.0, "peak_memory_bytes": 0}
         return {
@@ -189,6 +182,54 @@ class Pipeline:
             "device": self._device(),
         }
 
+    def _gold(self, task: Task) -> dict[str, Any]:
+        """How likely the run's own model holds each accepted answer for, asked with the run's own prompt."""
+        run = task.run
+        examples = [question(example) for example in self._data.heldout]
+        targets = {example.id: example.targets for example in self._data.heldout}
+        session, context = self._opened(run), self._context(run)
+
+        def ask(done: Sequence[Sequence[Prediction]], save: Save) -> None:
+            context.prepare(examples)
+            weigh(examples, targets, run.variant.prompt, context, session, done=done, save=save)
+
+        meter, predictions = self._in_batches(task, len(examples), ask, {})
+        return {
+            **meter.figures(),
+            "n": len(predictions),
+            "failed": sum(prediction.error is not None for prediction in predictions),
+            "input_tokens": sum(prediction.input_tokens for prediction in predictions),
+            "output_tokens": 0,
+            "device": self._device(),
+        }
+
+    def _in_batches(
+        self,
+        task: Task,
+        total: int,
+        ask: Callable[[Sequence[Sequence[Prediction]], Save], None],
+        kept: Mapping[str, Prediction],
+    ) -> tuple[Meter, list[Prediction]]:
+        """Let `ask` make `total` predictions batch by batch, each acknowledged before the next; it is handed those made
+        before a kill. Writes and returns one for each held-out example, those in `kept` among them."""
+        step = task.step
+        done = step.recovered()
+        count = sum(len(batch) for batch in done)
+
+        def save(batch: Sequence[Prediction]) -> None:
+            nonlocal count
+            answers.append(batch)
+            count += len(batch)
+            tokens = sum(prediction.output_tokens for prediction in batch)
+            task.progress(count, total, {"output tokens": tokens})
+
+        with step.answers() as answers, _meter(task) as meter:
+            ask(done, save)
+        found = dict(kept) | {prediction.id: prediction for batch in step.recovered() for prediction in batch}
+        predictions = [found[example.id] for example in self._data.heldout]
+        step.write_predictions(predictions)
+        return meter, predictions
+
     def _attempt_before(self, inputs: dict[str, Any]) -> Step | None:
         if not inputs["attempt"]:
             return None
@@ -197,10 +238,13 @@ class Pipeline:
     def _score(self, task: Task) -> dict[str, Any]:
         metric = next(m for m in self._spec.metrics if m.name == task.role.partition(".")[2])
         predictions = list(self._store.step(task.run.steps["predict"].name).predictions())
+        means = Scoring(self, metric, task)
         with _meter(task) as meter:
-            made, faults = score(metric, self._data.heldout, predictions, Scoring(self, metric, task))
+            made, faults = score(metric, self._data.heldout, predictions, means)
         task.step.write_score(made)
-        return {**meter.figures(), "faults": faults}
+        if replies := {one.id: one for batch in task.step.recovered() for one in batch}:
+            task.step.write_predictions(replies.values())
+        return {**meter.figures(), "faults": [*faults, *means.notes], "details": means.details}
 
     def _latency(self, task: Task) -> dict[str, Any]:
         """Time single requests, from the question to the whole answer, retrieval included, one after another."""
@@ -246,7 +290,7 @@ class Pipeline:
         self._forget_embedders([prompt_embedder, retriever.embedder_plugin if retriever else None])
         return Asking(
             session=self._base(),
-            decoding=run.variant.decode.decoding,
+            decoding=decoding(run.variant, self._data),
             train=self._data.train,
             seed=run.seed,
             retriever=retriever,
@@ -297,7 +341,9 @@ class Scoring(Means):
 
     def __init__(self, pipeline: Pipeline, metric: Metric, task: Task) -> None:
         self._pipeline, self._metric, self._task = pipeline, metric, task
-        self._judge: Session | None = None
+        self._asked = 0
+        self.notes: list[str] = []
+        self.details: dict[str, Any] = {}
 
     def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         embedding = self._pipeline.embedding(self._metric.embedder_plugin)
@@ -305,17 +351,36 @@ class Scoring(Means):
         return embedding.embed(texts, role="document")
 
     def ask(self, requests: Sequence[Request]) -> list[Reply]:
+        """Each batch is kept as it is answered: after a kill the step goes on from there."""
         session = self._pipeline.judge(self._metric.backend_plugin)
         plan = session.plan(requests)
+        number, self._asked = self._asked, self._asked + 1
         replies: dict[int, Reply] = {}
-        for batch in plan.batches:
-            answers = session.answer([requests[place] for place in batch], plan)
-            replies |= dict(zip(batch, answers, strict=True))
-            self._task.progress(len(replies), len(requests), {})
+        with self._task.step.answers() as kept:
+            before = {one.id: one.calls[0] for batch in kept.batches for one in batch}
+            for batch in plan.batches:
+                calls = [before.get(f"{number}.{place}") for place in batch]
+                asked = [requests[place] for place in batch]
+                found = [call.reply for call in calls if call]
+                if [call.messages for call in calls if call] != [request.messages for request in asked]:
+                    found = session.answer(asked, plan)
+                    kept.append([_reply(f"{number}.{p}", requests[p], r) for p, r in zip(batch, found, strict=True)])
+                replies |= dict(zip(batch, found, strict=True))
+                self._task.progress(len(replies), len(requests), {})
         return [replies[place] for place in range(len(requests))]
 
     def gold(self) -> Sequence[Prediction]:
         return list(self._pipeline.step(self._task.run, "gold").predictions())
+
+    def note(self, text: str, details: Mapping[str, Any]) -> None:
+        self.notes.append(text)
+        self.details |= details
+
+
+def _reply(id: str, request: Request, reply: Reply) -> Prediction:
+    """What a metric's model said, as it is kept, with all that was asked."""
+    text = reply.texts[0] if reply.texts else None
+    return Prediction(id=id, text=text, calls=(Call(messages=request.messages, reply=reply),), error=reply.error)
 
 
 def _meter(task: Task) -> Meter:

@@ -6,15 +6,17 @@ once, whoever asks for it. `plan` names every step of a spec without loading a m
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from harness import models
+from harness.choices import distinct_targets
 from harness.data import Dataset, fingerprint
+from harness.errors import DataError
 from harness.plugins import Backend, Embedder, Metric, Prompt, Retriever
-from harness.records import Example, digest, dump
+from harness.records import Decoding, Example, digest, dump
 from harness.spec import Spec, Variant
 from harness.store import Store
 
@@ -55,15 +57,56 @@ def plan(spec: Spec, dataset: Dataset, store: Store, *, retry: Collection[str] =
     return [namer.run(variant, seed) for variant in spec.variants for seed in spec.seeds]
 
 
+def score(metric: Metric, predict: str, heldout: str, embedder: Mapping[str, Any] | None) -> Named:
+    """Name the step that scores the answers of the step `predict`; `heldout` is the fingerprint of the examples and
+    `embedder` that of the metric's own embedder, where it has one."""
+    inputs: dict[str, Any] = {"metric": metric.identity(built=True), "predict": predict, "heldout": heldout}
+    if metric.embedder_plugin is not None:
+        inputs["embedder"] = embedder
+    if metric.backend_plugin is not None:
+        inputs["judge"] = _about(metric.backend_plugin)
+    return _name("score", inputs)
+
+
 def question(example: Example) -> Example:
     """An example as a prompt sees it: without the answer and where it stands."""
     return replace(example, targets=(), sources=())
+
+
+def decoding(variant: Variant, dataset: Dataset) -> Decoding:
+    """How a variant's answers are made. Choices that the spec does not list are the distinct targets of the train
+    split, never of held-out: which labels a test happens to hold is part of what is asked.
+
+    Raises DataError where train has none.
+    """
+    made = variant.decode.decoding
+    if variant.decode.kind != "choices" or made.choices:
+        return made
+    if not (found := distinct_targets(dataset.train)):
+        raise DataError(
+            f"variant {variant.name!r} chooses among the targets of the train split, and there are none: "
+            'name them, decode = { kind = "choices", choices = ["yes", "no"] }'
+        )
+    return replace(made, choices=found)
+
+
+def _of_decoding(made: Decoding) -> dict[str, Any]:
+    """What of `made` can change an answer."""
+    names = ("choices", "normalise") if made.choices else ("max_tokens", "temperature", "top_p", "stop")
+    return {name: value for name, value in dump(made).items() if name in names}
 
 
 def _about(backend: Backend) -> dict[str, Any]:
     """What a backend is, and what it loads: its own settings, such as the device, are in its fingerprint."""
     about = backend.identity()
     return {k: about[k] for k in ("kind", "version", "source") if k in about} | backend.fingerprint()
+
+
+def _speaks_of(metric: Metric, variant: Variant) -> bool:
+    """Whether a metric has anything to say of a variant: else its place on the leaderboard stays empty."""
+    if metric.needs_passages and variant.retrieve is None:
+        return False
+    return not metric.needs_choices or variant.decode.kind == "choices"
 
 
 class _Namer:
@@ -79,7 +122,7 @@ class _Namer:
             steps["index"] = self._index(variant.retrieve)
         weights: str | None = models.fingerprint(Path(variant.adapter)) if variant.adapter else None
         for number, method in enumerate(variant.train):
-            inputs = {
+            inputs: dict[str, Any] = {
                 "model": self._model,
                 "method": method.identity(built=True),
                 "incoming": weights,
@@ -89,16 +132,20 @@ class _Namer:
                 "seed": seed,
             }
             if variant.prompt.reads_train:  # Shots are left out where they do not fit beside the answer.
-                inputs["max_tokens"] = variant.decode.max_tokens
+                made = decoding(variant, self._data)
+                inputs |= {"choices": made.choices} if made.choices else {"max_tokens": made.max_tokens}
             if method.context == "retrieved":
                 inputs |= self._retrieval(variant, steps)
             steps[f"train.{number}"] = _name("train", inputs)
             weights = steps[f"train.{number}"].name
         inputs = self._predict(variant, seed, steps, weights)
         steps["predict"] = self._attempt(inputs, retry=variant.name in self._retry)
-        for metric in self._spec.metrics:
-            if not metric.needs_passages or variant.retrieve is not None:
-                steps[f"score.{metric.name}"] = _name("score", self._score(metric, steps["predict"]))
+        metrics = [metric for metric in self._spec.metrics if _speaks_of(metric, variant)]
+        if any(metric.needs_gold for metric in metrics):
+            # Its answers are those of the examples: they go into the name, as the questions do.
+            steps["gold"] = _name("gold", inputs | {"heldout": self._data.fingerprints["heldout"]})
+        for metric in metrics:
+            steps[f"score.{metric.name}"] = self._score(metric, steps["predict"])
         if self._spec.latency.examples:
             asked = {"predict": steps["predict"].inputs | {"attempt": 0}, "examples": self._spec.latency.examples}
             steps["latency"] = _name("latency", asked)
@@ -121,7 +168,7 @@ class _Namer:
             "batching": self._spec.model.batching(),
             "weights": weights,
             "prompt": self._prompt(variant.prompt),
-            "decode": dump(variant.decode.decoding),
+            "decode": _of_decoding(decoding(variant, self._data)),
             "questions": self._questions,
             "train": self._data.fingerprints["train"] if variant.prompt.reads_train else None,
             "seed": seed if random else None,
@@ -157,11 +204,5 @@ class _Namer:
     def _outcome(self, inputs: dict[str, Any], number: int) -> dict[str, Any] | None:
         return self._store.step(attempt(inputs, number).name).outcome
 
-    def _score(self, metric: Metric, predict: Named) -> dict[str, Any]:
-        heldout = self._data.fingerprints["heldout"]
-        inputs = {"metric": metric.identity(built=True), "predict": predict.name, "heldout": heldout}
-        if metric.embedder_plugin is not None:
-            inputs["embedder"] = self._embedder(metric.embedder_plugin)
-        if metric.backend_plugin is not None:
-            inputs["judge"] = _about(metric.backend_plugin)
-        return inputs
+    def _score(self, metric: Metric, predict: Named) -> Named:
+        return score(metric, predict.name, self._data.fingerprints["heldout"], self._embedder(metric.embedder_plugin))

@@ -277,7 +277,8 @@ class Session(ABC):
 
     @abstractmethod
     def answer(self, requests: Sequence[Request], plan: Plan, *, seed: int = 0) -> list[Reply]:
-        """Answer one batch. A request that cannot be answered gets a Reply with `error`; the others go on.
+        """Answer one batch. A request that cannot be answered gets a Reply with `error`; the others go on. One whose
+        decoding names `choices` is answered by weighing them; only a backend with `likelihoods` is asked so.
 
         The same batch gives the same digits whatever was answered before it. `seed` matters for sampling only.
         """
@@ -292,6 +293,8 @@ class Backend(Plugin):
 
     family = "backends"
     trainable: ClassVar[bool] = False
+    likelihoods: ClassVar[bool] = False
+    """Whether it can tell how likely a given text is: for answers by choice, and the likelihood of accepted answers."""
 
     @abstractmethod
     def fingerprint(self) -> dict[str, Any]:
@@ -537,6 +540,9 @@ class Means(ABC):
         """Return, for each held-out example in their order, its accepted answers as `choices`, weighed by the variant's
         own model after the variant's own prompt. Only for a metric with `needs_gold`."""
 
+    def note(self, text: str, details: Mapping[str, Any]) -> None:  # noqa: B027 - only the pipeline keeps them
+        """Keep a sentence to be shown beside the score, and JSON-able details of it with the scoring step."""
+
 
 Measured = float | tuple[float, ...] | None
 
@@ -562,6 +568,8 @@ class Metric(Plugin):
     ceiling: ClassVar[float | None] = 1.0
     reducer: ClassVar[str] = "mean"
     needs_passages: ClassVar[bool] = False
+    needs_choices: ClassVar[bool] = False
+    """Whether it speaks only of variants whose answer is the likeliest of a set: `decode.kind = "choices"`."""
     needs_gold: ClassVar[bool] = False
     """Whether it needs the likelihood of the accepted answers (`Means.gold`): a step of its own, which needs a model
     whose weights are at hand."""

@@ -19,6 +19,7 @@ Role = Literal["system", "user", "assistant", "tool"]
 Status = Literal["waiting", "running", "complete", "failed"]
 Direction = Literal["higher", "lower"]
 Family = Literal["prompting", "RAG", "fine-tuning", "hybrid"]
+Normalise = Literal["none", "tokens", "bytes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +62,18 @@ class Passage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoding:
-    """How answers are generated. `temperature` 0 is greedy; `max_tokens` counts new tokens."""
+    """How answers are made. `temperature` 0 is greedy; `max_tokens` counts new tokens.
+
+    With `choices` nothing is generated: the answer is the likeliest of these texts, by the sum of its tokens' natural
+    log-probabilities, which `normalise` divides by their number or by the text's bytes.
+    """
 
     max_tokens: int = 64
     temperature: float = 0.0
     top_p: float = 1.0
     stop: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
+    normalise: Normalise = "none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,12 +86,27 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """A text that the model was asked to weigh, not to write: `logprob` is the natural logarithm of its probability
+    after the prompt, summed over its `tokens`; `bytes` is its length in UTF-8. `score` is what it was ranked by:
+    `logprob`, or its mean over tokens or bytes; None where nothing was ranked."""
+
+    text: str
+    logprob: float
+    tokens: int
+    bytes: int
+    score: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """What the model gave: `n` texts, or an `error` (then `texts` is empty).
+    """What the model gave: `n` texts, or an `error` (then `texts` is empty). Where it weighed choices, `texts` is the
+    likeliest and `choices` holds all of them, in the order of the request.
 
     `input_tokens` is the prompt's whole length, `cached_tokens` the part of it that came from a shared prefix;
     `output_tokens` counts the new tokens of all texts, the end mark included; `seconds` is this request's
-    share of its batch's time (batch time divided by the requests in it).
+    share of its batch's time (batch time divided by the requests in it). Choices are read, not written: their tokens
+    count as input, what several start with once, and the last of each, which is only predicted, not at all.
     """
 
     texts: tuple[str, ...] = ()
@@ -94,23 +116,13 @@ class Reply:
     seconds: float = 0.0
     finish: Literal["stop", "length", "error"] = "stop"
     error: str | None = None
+    choices: tuple[Choice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     messages: tuple[Message, ...]
     reply: Reply
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
-    """A text that the model was asked to weigh, not to write: `logprob` is the natural logarithm of its probability
-    after the prompt, summed over its `tokens`; `bytes` is its length in UTF-8."""
-
-    text: str
-    logprob: float
-    tokens: int
-    bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,8 +201,8 @@ class Cost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One variant with one seed: what it came to. `steps` maps a role ("index", "train.0", "predict", "score.NAME",
-    "latency") to the name of the step's folder in the store."""
+    """One variant with one seed: what it came to. `steps` maps a role ("index", "train.0", "predict", "gold",
+    "score.NAME", "latency") to the name of the step's folder in the store."""
 
     experiment: str
     variant: str

@@ -83,6 +83,14 @@ class Slots:
         self._places = places.clamp(max=self.slots)
         self._first = min(firsts)
 
+    def branch(self, which: list[int], first: int, seen: Tensor, prompts: list[int]) -> None:
+        """Let the next forward pass fill slots from `first` on of the rows `which` with tokens that see what `seen`
+        says of each other, shape (rows, new, new), and the first `prompts` slots of their row."""
+        new = seen.shape[1]
+        self.prefill(which, first, new)
+        before = torch.arange(first, device=seen.device) < torch.tensor(prompts, device=seen.device)[:, None]
+        self.mask = torch.cat([before[:, None].expand(-1, new, -1), seen], dim=2)[:, None]
+
     def step(self, at: int) -> None:
         """Let the next forward pass fill slot `at` of every row with one token."""
         self._which, self._first, self._end, self._places = slice(0, self.rows), at, at + 1, None

@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -66,7 +67,7 @@ def lay_out(model: Any) -> None:
 
     torch multiplies by the transpose of a weight; for float32 on CPUs the library behind it is 1.2 to 2 times as fast
     with 8 to 64 rows when that transpose is what lies in memory row by row (measured: 177 against 118 GFLOP/s at 32).
-    The output head often shares its weight with the input embedding, whose rows must stay together: see `_logits`.
+    The output head often shares its weight with the input embedding, whose rows must stay together: see `logits`.
     """
     if model.dtype != torch.float32 or model.device.type != "cpu":
         return
@@ -103,7 +104,7 @@ class SlotEngine(Engine):
         rests = [list(prompt[first:]) for prompt, first in zip(prompts, done, strict=True)]
         order = sorted(range(len(prompts)), key=lambda row: (-len(rests[row]), row))
         last: list[Tensor] = [torch.empty(0)] * len(prompts)
-        for first, size in _portions([len(rests[row]) for row in order], self.portion):
+        for first, size in portions([len(rests[row]) for row in order], self.portion):
             which = order[first : first + size]
             hidden = self._prefill(which, [rests[row] for row in which], [done[row] for row in which])
             for place, row in enumerate(which):
@@ -114,14 +115,14 @@ class SlotEngine(Engine):
             ends = torch.tensor(lengths, device=self.device)[:, None] + self.own
             slot = torch.arange(self.slots.slots, device=self.device)[None]
             self.slots.valid = (slot < ends) | (slot >= self.at)
-        return self._logits(torch.stack(last))
+        return self.logits(torch.stack(last))
 
     def _prefill_families(self, prompts: Sequence[Sequence[int]]) -> list[int]:
         """Compute once what several prompts start with; return how much of each prompt that was."""
         done = [0] * len(prompts)
         found = [family for family in families(prompts) if family.shared]
         found.sort(key=lambda family: (-family.shared, family.members))
-        for first, size in _portions([family.shared for family in found], self.portion):
+        for first, size in portions([family.shared for family in found], self.portion):
             part = found[first : first + size]
             heads = [family.members[0] for family in part]
             self._prefill(heads, [prompts[f.members[0]][: f.shared] for f in part], [0] * len(part))
@@ -145,7 +146,22 @@ class SlotEngine(Engine):
         hidden = self._run(torch.tensor(tokens, device=self.device)[:, None], self.positions[:, None], self.slots)
         self.at += 1
         self.positions += 1
-        return self._logits(hidden[:, -1])
+        return self.logits(hidden[:, -1])
+
+    def branch(self, which: list[int], trees: Sequence[tuple[Sequence[int], Sequence[int], Sequence[int]]]) -> Tensor:
+        """Return the hidden states of a tree of tokens after the prompt of each of the rows `which`, shape (rows, most
+        nodes, width). A tree is the tokens of its nodes, the node before each (-1 is the prompt's end), and how many
+        nodes stand before it; every node sees the prompt and those that lead to it."""
+        new = max(len(tokens) for tokens, _, _ in trees)
+        seen = torch.stack([_ancestors(tuple(parents), new) for _, parents, _ in trees])
+        ends = [int(self.positions[row]) for row in which]
+        self.slots.branch(which, self.at, seen.to(self.device), [end - self.shared + self.own for end in ends])
+        padded = [[*tokens, *[0] * (new - len(tokens))] for tokens, _, _ in trees]
+        places = [
+            [end + above for above in (*depth, *[0] * (new - len(depth)))]
+            for end, (_, _, depth) in zip(ends, trees, strict=True)
+        ]
+        return self._run(torch.tensor(padded, device=self.device), torch.tensor(places, device=self.device), self.slots)
 
     def keep(self, order: list[int]) -> None:
         self.slots.keep(order)
@@ -165,7 +181,7 @@ class SlotEngine(Engine):
         hidden: Tensor = output.last_hidden_state
         return hidden
 
-    def _logits(self, hidden: Tensor) -> Tensor:
+    def logits(self, hidden: Tensor) -> Tensor:
         head = self.head
         if type(head) is torch.nn.Linear and head.bias is None and hidden.dtype == torch.float32:
             # The same product with the large factor first, which float32 libraries compute up to 1.6 times as fast.
@@ -174,43 +190,61 @@ class SlotEngine(Engine):
         return logits
 
 
+@lru_cache(64)
+def _ancestors(parents: tuple[int, ...], size: int) -> Tensor:
+    """Which nodes of a tree each sees: itself and those that lead to it; shape (size, size). Padding sees itself."""
+    seen = torch.eye(size, dtype=torch.bool)
+    for node, parent in enumerate(parents):
+        if parent >= 0:
+            seen[node] |= seen[parent]
+    return seen
+
+
 class PlainEngine(Engine):
     """Any causal model of transformers: left padding, its own masks, a growing cache; shares no prefix."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
         self.device = model.device
+        self.portion = PREFILL_TOKENS["cpu" if self.device.type == "cpu" else "cuda"]
 
     def start(self, prompts: Sequence[Sequence[int]], prefix: Prefix | None, room: int) -> Tensor:
+        assert prefix is None
+        return self.read(prompts, 1)[:, -1]
+
+    def read(self, rows: Sequence[Sequence[int]], keep: int) -> Tensor:
+        """Return the logits after the last `keep` tokens of each row, shape (rows, keep, vocabulary); a row that has
+        fewer holds nothing of use before its own."""
         from transformers import DynamicCache
 
-        assert prefix is None
-        longest = max(len(prompt) for prompt in prompts)
-        padded = [[*[0] * (longest - len(prompt)), *prompt] for prompt in prompts]
-        lengths = torch.tensor([len(prompt) for prompt in prompts], device=self.device)[:, None]
+        longest = max(len(row) for row in rows)
+        padded = [[*[0] * (longest - len(row)), *row] for row in rows]
+        lengths = torch.tensor([len(row) for row in rows], device=self.device)[:, None]
         self.mask = (torch.arange(longest, device=self.device)[None] >= longest - lengths).long()
         self.cache = DynamicCache(config=self.model.config)
-        return self._forward(torch.tensor(padded, device=self.device), (self.mask.cumsum(-1) - 1).clamp(min=0))
+        positions = (self.mask.cumsum(-1) - 1).clamp(min=0)
+        return self._forward(torch.tensor(padded, device=self.device), positions, keep)
 
     def step(self, tokens: list[int]) -> Tensor:
         self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], dim=1)
-        return self._forward(torch.tensor(tokens, device=self.device)[:, None], self.mask.sum(-1, keepdim=True) - 1)
+        positions = self.mask.sum(-1, keepdim=True) - 1
+        return self._forward(torch.tensor(tokens, device=self.device)[:, None], positions, 1)[:, -1]
 
     def keep(self, order: list[int]) -> None:
         rows = torch.tensor(order, device=self.device)
         self.mask = self.mask[rows]
         self.cache.batch_select_indices(rows)
 
-    def _forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
+    def _forward(self, tokens: Tensor, positions: Tensor, keep: int) -> Tensor:
         output = self.model(
             input_ids=tokens,
             attention_mask=self.mask,
             position_ids=positions,
             past_key_values=self.cache,
             use_cache=True,
-            logits_to_keep=1,
+            logits_to_keep=keep,
         )
-        logits: Tensor = output.logits[:, -1]
+        logits: Tensor = output.logits
         return logits
 
 
@@ -301,7 +335,7 @@ def common(first: Sequence[int], second: Sequence[int]) -> int:
     return same
 
 
-def _portions(lengths: Sequence[int], budget: int) -> list[tuple[int, int]]:
+def portions(lengths: Sequence[int], budget: int) -> list[tuple[int, int]]:
     """Cut neighbouring rows into portions (first, size) of at most `budget` padded tokens, at least one row each."""
     if not lengths:
         return []

@@ -6,21 +6,26 @@ second.
 
 from __future__ import annotations
 
+import math
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
+from harness.choices import ranked
 from harness.errors import ModelError
 from harness.plugins import Backend, Plan, Session
-from harness.records import Message, Reply, Request, digest
+from harness.records import Choice, Message, Reply, Request, digest
 
 
 class Canned(Backend):
     """Answers by the last user message: an entry of `answers` that equals it, else the longest entry that it contains,
     else `default`. Tokens are words."""
+
+    likelihoods: ClassVar[bool] = True
 
     answers: dict[str, str] = Field(default_factory=dict)
     """What to answer, by the message or a part of it."""
@@ -84,8 +89,9 @@ class CannedSession(Session):
             error = "this message is in `fail_on`"
         if error is not None:
             return Reply(error=error, finish="error", seconds=time.perf_counter() - begun)
-        whole = self._find(asked)
-        text = whole
+        if request.decoding.choices:
+            return self._weighed(request, self._find(asked), words, begun)
+        text = self._find(asked)
         for stop in request.decoding.stop:
             text = text.partition(stop)[0]
         kept = " ".join(text.split()[: request.decoding.max_tokens])
@@ -96,6 +102,23 @@ class CannedSession(Session):
             output_tokens=len(kept.split()) * request.n,
             seconds=time.perf_counter() - begun,
             finish="length" if cut else "stop",
+        )
+
+    def _weighed(self, request: Request, answer: str, words: int, begun: float) -> Reply:
+        """The canned answer is as likely as not; each word to be added or dropped to make it divides that by 1,024."""
+        choices = request.decoding.choices
+        weighed = []
+        for text in choices:
+            missing, extra = Counter(answer.split()), Counter(text.split())
+            changes = ((missing - extra) + (extra - missing)).total()
+            logprob = -math.log(2) - changes * math.log(1024)
+            weighed.append(Choice(text=text, logprob=logprob, tokens=len(text.split()), bytes=len(text.encode())))
+        best, ranks = ranked(weighed, request.decoding.normalise)
+        return Reply(
+            texts=(best,) * request.n,
+            input_tokens=words + sum(choice.tokens for choice in ranks),
+            seconds=time.perf_counter() - begun,
+            choices=ranks,
         )
 
     def _find(self, asked: str) -> str:

@@ -35,6 +35,7 @@ class Transformers(Backend):
     """A causal language model, run by transformers on this machine."""
 
     trainable: ClassVar[bool] = True
+    likelihoods: ClassVar[bool] = True
 
     id: Annotated[str, Local(or_name=True)]
     """A built-in name (`harness models`), a folder, a GGUF file, or a Hub id."""
@@ -92,6 +93,7 @@ class TransformersSession(Session):
         self.model = self._base
         self.context_length = context_length(self._base.config, self.tokenizer)
         self._ends = self._end_tokens()
+        self._encoded: dict[tuple[str, ...], tuple[tuple[int, ...], ...]] = {}
         self._prepare()
 
     # ------------------------------------------------------------------------------------------------- loading
@@ -204,16 +206,27 @@ class TransformersSession(Session):
 
     def _prompts(self, requests: Sequence[Request]) -> list[list[int] | str]:
         """Return the tokens of each request's prompt, or why it cannot be answered."""
-        found: list[list[int] | str] = []
-        for tokens in self.chat.prompts([request.messages for request in requests]):
-            if len(tokens) >= self.context_length:
-                found.append(
-                    f"the prompt has {len(tokens)} tokens and the model's context holds {self.context_length}, "
-                    "the answer included"
-                )
-            else:
-                found.append(tokens if tokens else "the prompt is empty")
-        return found
+        prompts = self.chat.prompts([request.messages for request in requests])
+        return [self._fault(request, tokens) or tokens for request, tokens in zip(requests, prompts, strict=True)]
+
+    def _fault(self, request: Request, tokens: Sequence[int]) -> str | None:
+        longest = max(map(len, self._texts(request)), default=1)
+        if tokens and len(tokens) + longest <= self.context_length:
+            return None
+        if not tokens:
+            return "the prompt is empty"
+        said = f"the prompt has {len(tokens)} tokens"
+        said += f", the longest choice {longest}," if request.decoding.choices else ""
+        return f"{said} and the model's context holds {self.context_length}, the answer included"
+
+    def _texts(self, request: Request) -> tuple[tuple[int, ...], ...]:
+        """The tokens of each choice, encoded apart from the prompt: that is how a training stage teaches them."""
+        choices = request.decoding.choices
+        if choices not in self._encoded:
+            if len(self._encoded) >= 256:
+                self._encoded.clear()
+            self._encoded[choices] = tuple(map(tuple, self.chat.encode(choices)))
+        return self._encoded[choices]
 
     def plan(self, requests: Sequence[Request]) -> Plan:
         from harness.backends._decoding import families
@@ -239,6 +252,10 @@ class TransformersSession(Session):
         return Plan(batches=batches, prefix=prefix, settings=settings)
 
     def _size(self, index: int, request: Request, length: int, shared: int) -> tuple[int, int, int, int]:
+        from harness.backends import _likelihood
+
+        if request.decoding.choices:
+            return length, index, *_likelihood.size(self._texts(request), together=self._fast)
         return length, index, self._rows(request), self._limit(request, shared + length)
 
     def _shared(self, prompts: Sequence[list[int]]) -> tuple[int, ...]:
@@ -270,31 +287,39 @@ class TransformersSession(Session):
     # ------------------------------------------------------------------------------------------------ answering
 
     def answer(self, requests: Sequence[Request], plan: Plan, *, seed: int = 0) -> list[Reply]:
-        from harness.backends import _decoding
+        from harness.backends import _decoding, _likelihood
 
         begun = time.perf_counter()
         prompts = self._prompts(requests)
         prefix = list(plan.prefix)
         rows: list[tuple[int, _decoding.Row]] = []
+        weighed: dict[int, _likelihood.Row] = {}
         for index, (request, prompt) in enumerate(zip(requests, prompts, strict=True)):
             if isinstance(prompt, str):
                 continue
             if prompt[: len(prefix)] != prefix or len(prompt) == len(prefix):
                 raise ValueError("the plan was made for other requests: a prompt does not start with the plan's prefix")
+            if request.decoding.choices:
+                weighed[index] = _likelihood.Row(prompt=prompt[len(prefix) :], texts=self._texts(request))
+                continue
             for sample in range(self._rows(request)):
                 rows.append((index, self._row(request, prompt, len(prefix), sample, seed)))
         with self._torch.inference_mode():
-            shared = self._prefix(plan.prefix) if prefix and rows else None
+            shared = self._prefix(plan.prefix) if prefix and (rows or weighed) else None
             sizes = [(len(row.prompt), place, 1, row.limit) for place, (_, row) in enumerate(rows)]
             for part in _cut(sizes, plan.settings["batch_tokens"], plan.settings["max_batch"]):
                 _decoding.decode(self._engine, [rows[place][1] for place in part], shared, self._ends)
+            if weighed:
+                _likelihood.weigh(self._engine, list(weighed.values()), shared)
         share = (time.perf_counter() - begun) / max(1, len(requests))
         answered: list[list[_decoding.Row]] = [[] for _ in requests]
         for index, row in rows:
             answered[index].append(row)
         return [
-            self._reply(request, prompt, own, len(prefix), share)
-            for request, prompt, own in zip(requests, prompts, answered, strict=True)
+            weighed[index].reply(request, len(prefix), share)
+            if index in weighed
+            else self._reply(request, prompts[index], answered[index], len(prefix), share)
+            for index, request in enumerate(requests)
         ]
 
     def _row(self, request: Request, prompt: list[int], shared: int, sample: int, seed: int) -> Any:
