@@ -18,6 +18,7 @@ Clean = Callable[[str], str]
 
 _REASON = 400
 """Characters of a failed row's reason; the rest stands in the run."""
+_STYLES = {"better": "green", "worse": "red"}
 
 
 def metric_of(board: Board, name: str) -> dict[str, Any]:
@@ -46,6 +47,22 @@ def change(board: Board, row: Row) -> tuple[str, str]:
     if not found or found["difference"] is None:
         return figures.NONE, ""
     return figures.change(found["difference"], unit), figures.change_bounds(found["ci_low"], found["ci_high"], unit)
+
+
+def verdict(row: Row) -> str:
+    """Return "better", "worse" or "cannot tell" than the baseline; "" where nothing was compared (older boards too)."""
+    return str((row["vs_baseline"] or {}).get("verdict") or "")
+
+
+def place(row: Row) -> str:
+    """Return the place, which variants that cannot be told apart share."""
+    return str(row["rank"] or figures.NONE)
+
+
+def ranks(row: Row) -> str:
+    """Return the ranks that a variant may have, "1 to 3"; "" where they are one, or were not computed."""
+    low, high = row.get("rank_low"), row.get("rank_high")
+    return f"{low} to {high}" if low and high and low != high else ""
 
 
 def errors(row: Row) -> int:
@@ -82,6 +99,7 @@ def legend(board: Board, clean: Clean = figures.plain) -> list[str]:
         + (f" 95 % intervals: {methods}." if methods else "")
         + (f" Differences from {clean(board['baseline'])}{unit}: {versus}." if versus else "")
     ]
+    lines += _testing(board, clean)
     if any(errors(row) for row in board["rows"]):
         lines.append("Examples without an answer count as the worst score, and are counted as errors.")
     lines += _measuring(board)
@@ -94,6 +112,39 @@ def legend(board: Board, clean: Clean = figures.plain) -> list[str]:
             "work that variants share counts once here, and in full for each of them above."
         )
     return lines + [clean(note) for note in board["notes"]]
+
+
+def _testing(board: Board, clean: Clean) -> list[str]:
+    """How differences were tested, what the design can show, and how places came about; nothing of older boards."""
+    how = board.get("comparisons")
+    if not how:
+        return []
+    lines = []
+    versus = [row["vs_baseline"] for row in board["rows"] if row["vs_baseline"]]
+    unit = metric_of(board, board["primary"])["unit"]
+    if how["tests"]:
+        several = f", p adjusted by {how['correction']} over {how['family']} comparisons" if how["family"] > 1 else ""
+        lines.append(f"Test: {' / '.join(how['tests'])}{several}; better or worse at alpha {how['alpha']:g}.")
+    found = [one["minimum_detectable"] for one in versus if one["minimum_detectable"] is not None]
+    if found:
+        low, high = (figures.size_of_change(end, unit) for end in (min(found), max(found)))
+        span = high if low == high else f"{low.removesuffix(' points')} to {high}"
+        lines.append(
+            f"Smallest true difference that such a comparison finds with {100 * how['power']:.0f} % power: {span}."
+        )
+    open_ones = [
+        f"{clean(figures.plain(row['variant'], line=True))} {row['vs_baseline']['needed']:,}"
+        for row in board["rows"]
+        if row["vs_baseline"] and row["vs_baseline"]["needed"]
+    ]
+    if open_ones:
+        lines.append(f"Examples in all that would settle what is open, if differences stay: {', '.join(open_ones)}.")
+    if how["pairs"]:
+        lines.append(
+            f"Variants that cannot be told apart share a place: {how['told_apart']:,} of {how['pairs']:,} pairs can "
+            f"({how['correction']} over all pairs); below it, the ranks that a variant may have."
+        )
+    return lines
 
 
 def _measuring(board: Board) -> list[str]:
@@ -122,9 +173,10 @@ def _listed(methods: Iterable[str]) -> str:
 def markdown(board: Board) -> str:
     """Return the leaderboard as Markdown: title, question, a table, reasons of failed rows, legend."""
     primary, rest = board["primary"], others(board)
-    head = ["#", "variant", "family", primary, "95 % interval", f"vs {board['baseline']}", "95 % interval", *rest]
+    head = ["#", "ranks", "variant", "family", primary, "95 % interval"]
+    head += [f"vs {board['baseline']}", "95 % interval", "verdict", "p", *rest]
     head += ["p50 latency", "tokens per answer (in + out)", "training", "artifact", "errors"]
-    left = {1, 2}
+    left = {2, 3, 8}
     rows = [[_escaped(cell) for cell in _cells(board, row, rest)] for row in board["rows"]]
     lines = [f"# {_escaped(board['experiment'])}", "", _escaped(board["question"]), ""]
     lines += [_line([_escaped(cell) for cell in head])]
@@ -150,12 +202,15 @@ def _cells(board: Board, row: Row, rest: Sequence[str]) -> list[str]:
     cost, primary = row["cost"], board["primary"]
     shown = value(board, row, primary) if row["status"] == "complete" else row["status"]
     return [
-        str(row["rank"] or figures.NONE),
+        place(row),
+        ranks(row) or place(row),
         row["variant"],
         row["family"],
         shown,
         bounds(board, row, primary),
         *change(board, row),
+        verdict(row),
+        figures.p((row["vs_baseline"] or {}).get("p_holm")),
         *(value(board, row, name) for name in rest),
         figures.milliseconds(cost["latency_p50_ms"]),
         tokens(board, row),
@@ -245,7 +300,7 @@ class _Terminal:
         latency = [Text(figures.milliseconds(row["cost"]["latency_p50_ms"])) for row in rows]
         spent = [Text(figures.seconds(row["cost"]["train_seconds"] or None)) for row in rows]
         return [
-            _Column("rank", "#", [Text(str(row["rank"] or figures.NONE)) for row in rows]),
+            _Column("rank", "#", [_two(place(row), ranks(row)) for row in rows]),
             _Column("variant", "variant\nfamily", [_name(row) for row in rows], right=False),
             _Column(primary, f"{figures.short(primary, 20)}\n95 % interval", [self._primary(row) for row in rows]),
             _Column("difference", f"vs {baseline}\n95 % interval", [self._change(row) for row in rows]),
@@ -264,8 +319,13 @@ class _Terminal:
         return _two(value(self.board, row, name), bounds(self.board, row, name))
 
     def _change(self, row: Row) -> Text:
+        from rich.text import Text
+
         first, second = change(self.board, row)
-        return _two(first, second)
+        said = verdict(row)
+        return Text.assemble(
+            (f"{said} " if said else "", _STYLES.get(said, "dim")), (first, "bold"), "\n", (second, "dim")
+        )
 
 
 def _width(columns: Sequence[_Column], gap: int) -> int:

@@ -47,10 +47,11 @@ def short(text: str, length: int) -> str:
 
 
 def score(value: float | None, unit: str) -> str:
-    """Return a metric's value: shares as percent with one decimal, others with three significant digits."""
+    """Return a metric's value: shares as percent with one decimal, points of a scale from 0 to 100 ("points", as BLEU
+    has them) with one decimal, others with three significant digits."""
     if value is None:
         return NONE
-    return f"{_signless(100 * value, 1)} %" if unit == "share" else _three(value)
+    return f"{_signless(100 * value, 1)} %" if unit == "share" else _number(value, unit)
 
 
 def bounds(low: float | None, high: float | None, unit: str) -> str:
@@ -59,20 +60,38 @@ def bounds(low: float | None, high: float | None, unit: str) -> str:
         return "n/a"
     if unit == "share":
         return f"{_signless(100 * low, 1)} to {_signless(100 * high, 1)}"
-    return f"{_three(low)} to {_three(high)}"
+    return f"{_number(low, unit)} to {_number(high, unit)}"
 
 
 def change(value: float | None, unit: str) -> str:
     """Return a difference with its sign; of shares in percentage points."""
     if value is None:
         return NONE
-    return _signed(100 * value, 1) if unit == "share" else _signed_three(value)
+    if unit in ("share", "points"):
+        return _signed(100 * value if unit == "share" else value, 1)
+    return _signed_three(value)
 
 
 def change_bounds(low: float | None, high: float | None, unit: str) -> str:
     if low is None or high is None:
         return "n/a"
     return f"{change(low, unit)} to {change(high, unit)}"
+
+
+def size_of_change(value: float | None, unit: str) -> str:
+    """Return how large a difference is, without its sign: "8.9 points" of shares."""
+    if value is None:
+        return NONE
+    if unit in ("share", "points"):
+        return f"{_signless(100 * value if unit == 'share' else value, 1)} points"
+    return _three(value)
+
+
+def p(value: float | None) -> str:
+    """Return a p-value with three decimals: "0.041", "<0.001"."""
+    if value is None:
+        return NONE
+    return f"{value:.3f}" if value >= 0.0005 else "<0.001"
 
 
 def seconds(value: float | None) -> str:
@@ -136,6 +155,10 @@ def _signless(value: float, digits: int) -> str:
 def _signed(value: float, digits: int) -> str:
     text = _signless(value, digits)
     return text if text.startswith(MINUS) or not text.strip("0.") else f"+{text}"
+
+
+def _number(value: float, unit: str) -> str:
+    return _signless(value, 1) if unit == "points" else _three(value)
 
 
 def _three(value: float) -> str:

@@ -5,7 +5,8 @@
 Each metric's value is over the whole held-out split: an example that failed counts at the metric's floor and is
 counted in `errors`. With several seeds each example is averaged over its seeds first; costs are then the mean of a run
 (one training, one pass over the held-out split), the highest for memory. A variant is ranked when all its seeds are
-complete; one that failed is a row that says so.
+complete; one that failed is a row that says so. Rows stand in the order of the primary metric; variants that cannot be
+told apart share a place (`harness.places`).
 """
 
 from __future__ import annotations
@@ -15,17 +16,20 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
-from harness import results, stats
+from harness import comparisons, heldout_use, places, power, results, stats
 from harness.board import markdown, table
+from harness.places import Places
 from harness.records import Cost, Run, Score
-from harness.results import Variant, spoken_of
+from harness.results import Results, Variant
 from harness.store import Snapshot, Store
 
 __all__ = ["COSTS", "build", "markdown", "table"]
 
 COSTS = tuple(field.name for field in fields(Cost) if field.name not in ("latency_n", "device"))
 _WHOLE = frozenset({"input_tokens", "output_tokens", "trainable_parameters", "artifact_bytes", "peak_memory_bytes"})
-_ROLES = {"index": "index", "train": "train", "predict": "answer", "score": "score", "latency": "latency"}
+_ROLES = {
+    "index": "index", "train": "train", "predict": "answer", "gold": "gold", "score": "score", "latency": "latency",
+}  # fmt: skip
 
 
 def build(snapshot: Snapshot, store: Store) -> dict[str, Any]:
@@ -35,18 +39,17 @@ def build(snapshot: Snapshot, store: Store) -> dict[str, Any]:
     different settings of a metric.
     """
     found = results.read(snapshot, store)
-    variants, metrics, primary, groups = found.variants, found.metrics, found.primary, found.groups
-    binary = {name for name in metrics if found.binary(name)}
+    variants, metrics, primary = found.variants, found.metrics, found.primary
     reference = found.variant(found.baseline)
+    against = _against(found, reference)
     rows = []
     for variant in variants:
-        measured = {
-            name: _measured(variant, metrics[name], groups, binary=name in binary) if name in variant.scores else None
-            for name in metrics
-        }
+        measured = {name: _measured(found, variant, name) if name in variant.scores else None for name in metrics}
         rows.append(
             {
                 "rank": None,
+                "rank_low": None,
+                "rank_high": None,
                 "variant": variant.name,
                 "family": variant.runs[0].family,
                 "seeds": [run.seed for run in variant.runs],
@@ -54,11 +57,13 @@ def build(snapshot: Snapshot, store: Store) -> dict[str, Any]:
                 "error": variant.error,
                 "metrics": measured,
                 "cost": _cost(variant.runs),
-                "vs_baseline": _against(variant, reference, metrics.get(primary), groups),
+                "vs_baseline": against.get(variant.name),
                 "latency_examples": max(run.cost.latency_n for run in variant.runs),
                 "notes": list(dict.fromkeys(note for run in variant.runs for note in run.notes)),
             }
         )
+    rows = _sorted(rows, metrics.get(primary))
+    placed = _placed(rows, found)
     return {
         "experiment": snapshot.name,
         "snapshot": snapshot.number,
@@ -66,66 +71,63 @@ def build(snapshot: Snapshot, store: Store) -> dict[str, Any]:
         "heldout": {
             "n": len(found.examples),
             "fingerprint": found.fingerprint,
-            "groups": len(set(groups)) if found.grouped else None,
+            "groups": len(set(found.groups)) if found.grouped else None,
         },
         "primary": primary,
         "baseline": found.baseline,
         "metrics": [_description(score) for score in metrics.values()],
-        "rows": _ranked(rows, metrics.get(primary)),
+        "rows": rows,
+        "comparisons": _tests(rows, placed),
         "total": _total(variants, store),
-        "notes": _notes(variants, reference, store),
+        "notes": [*_notes(variants, reference, store), *_use(found, store)],
     }
 
 
 # -------------------------------------------------------------------------------------------------- the estimates
 
 
-def _measured(variant: Variant, metric: Score, groups: Sequence[str], *, binary: bool) -> dict[str, Any]:
-    values, kept = spoken_of(variant.values(metric.name) or [], groups)
-    if metric.reducer == "mean":
-        made = stats.interval(values, kept, binary=binary, bounds=(metric.floor, metric.ceiling))
-    else:
-        made = _without_interval(variant.value(metric.name), metric, kept)
+def _measured(found: Results, variant: Variant, name: str) -> dict[str, Any]:
+    made = results.estimate(found, variant, name)
     return {
         "value": made.value,
         "ci_low": made.low,
         "ci_high": made.high,
         "n": made.n,
         # Of one run, rounded up: never 0 where an answer failed, never more than n.
-        "errors": math.ceil(stats.mean([score.errors for score in variant.scores[metric.name]])),
+        "errors": math.ceil(stats.mean([score.errors for score in variant.scores[name]])),
         "method": _with_seeds(made.method, len(variant.runs)),
     }
 
 
-def _against(
-    variant: Variant, baseline: Variant | None, metric: Score | None, groups: Sequence[str]
-) -> dict[str, Any] | None:
-    """The paired difference from the baseline on the primary metric, or None where there is none to be had."""
-    if baseline is None or metric is None or variant.name == baseline.name:
-        return None
-    ours, theirs = variant.values(metric.name), baseline.values(metric.name)
-    if ours is None or theirs is None:
-        return None
-    mine, kept = spoken_of(ours, groups)
-    other, _ = spoken_of(theirs, groups)
-    if metric.reducer == "mean":
-        made = stats.difference(mine, other, kept, bounds=(metric.floor, metric.ceiling))
-    else:
-        a, b = variant.value(metric.name), baseline.value(metric.name)
-        made = _without_interval(None if a is None or b is None else a - b, metric, kept)
-    seeds = max(len(variant.runs), len(baseline.runs))
+def _against(found: Results, baseline: Variant | None) -> dict[str, dict[str, Any]]:
+    """What is known of each variant against the baseline on the primary metric: the family that Holm adjusts for."""
+    metric = found.primary
+    if baseline is None or metric not in baseline.scores:
+        return {}
+    others = [one for one in found.variants if one.name != baseline.name and metric in one.scores]
+    made = comparisons.pairwise(found, metric, [(one, baseline) for one in others])
+    adjusted = comparisons.holm([one.p for one in made])
+    family = sum(one.p is not None for one in made)
     return {
-        "difference": made.value,
-        "ci_low": made.low,
-        "ci_high": made.high,
-        "method": _with_seeds(made.method, seeds),
+        variant.name: {
+            "difference": one.difference.value,
+            "ci_low": one.difference.low,
+            "ci_high": one.difference.high,
+            "method": _with_seeds(one.difference.method, max(len(variant.runs), len(baseline.runs))),
+            "test": one.test,
+            "p": one.p,
+            "p_holm": p,
+            "effect": one.effect,
+            "effect_size": one.effect_size,
+            "wins": one.wins,
+            "ties": one.ties,
+            "losses": one.losses,
+            "minimum_detectable": one.minimum_detectable,
+            "needed": comparisons.needed(one, p, family),
+            "verdict": comparisons.verdict(one, p),
+        }
+        for variant, one, p in zip(others, made, adjusted, strict=True)
     }
-
-
-def _without_interval(value: float | None, metric: Score, groups: Sequence[str]) -> stats.Interval:
-    """An estimate that is no mean over examples: how it varies between groups is not known."""
-    method = f"n/a (reduced by {metric.reducer}, not a mean)"
-    return stats.Interval(value, None, None, len(groups), len(set(groups)), method)
 
 
 def _with_seeds(method: str, seeds: int) -> str:
@@ -143,8 +145,8 @@ def _description(metric: Score) -> dict[str, Any]:
     }
 
 
-def _ranked(rows: list[dict[str, Any]], primary: Score | None) -> list[dict[str, Any]]:
-    """Order the rows: ranked ones by the primary metric (equal values share a rank), then the others, failed last."""
+def _sorted(rows: list[dict[str, Any]], primary: Score | None) -> list[dict[str, Any]]:
+    """Order the rows: those with a value by the primary metric, best first, then the others, failed last."""
 
     def value(row: dict[str, Any]) -> float | None:
         found = row["metrics"].get(primary.name) if primary else None
@@ -152,11 +154,36 @@ def _ranked(rows: list[dict[str, Any]], primary: Score | None) -> list[dict[str,
 
     sign = -1 if primary and primary.direction == "higher" else 1
     ranked = sorted((row for row in rows if value(row) is not None), key=lambda row: sign * (value(row) or 0.0))
-    for place, row in enumerate(ranked, 1):
-        before = ranked[place - 2] if place > 1 else None
-        row["rank"] = before["rank"] if before and value(before) == value(row) else place
     rest = sorted((row for row in rows if value(row) is None), key=lambda row: row["status"] == "failed")
+    for row in ranked:
+        row["rank"] = 0
     return ranked + rest
+
+
+def _placed(rows: list[dict[str, Any]], found: Results) -> Places:
+    """Write the place of every ranked row, and the ranks that it may have."""
+    ranked = [variant for row in rows if row["rank"] is not None and (variant := found.variant(row["variant"]))]
+    made = places.places(found, found.primary, ranked)
+    for row in rows:
+        if place := made.places.get(row["variant"]):
+            row |= {"rank": place.place, "rank_low": place.low, "rank_high": place.high}
+    return made
+
+
+def _tests(rows: Sequence[dict[str, Any]], placed: Places) -> dict[str, Any]:
+    """How differences were tested: once for the baseline's family, once for the ranks."""
+    versus = [row["vs_baseline"] for row in rows if row["vs_baseline"]]
+    pairs = [(comparison, p) for _, _, comparison, p in placed.pairs if p is not None]
+    return {
+        "alpha": power.ALPHA,
+        "power": power.POWER,
+        "correction": "Holm",
+        "family": sum(one["p"] is not None for one in versus),
+        "tests": list(dict.fromkeys(one["test"] for one in versus)),
+        "pairs": len(pairs),
+        "pair_tests": list(dict.fromkeys(comparison.test for comparison, _ in pairs)),
+        "told_apart": sum(p <= power.ALPHA for _, p in pairs),
+    }
 
 
 # -------------------------------------------------------------------------------------------------- cost and notes
@@ -182,6 +209,13 @@ def _total(variants: Sequence[Variant], store: Store) -> dict[str, float]:
     return {**seconds, "seconds": math.fsum(seconds.values())}
 
 
+def _use(found: Results, store: Store) -> list[str]:
+    """How often the held-out set was used before, this time included."""
+    snapshot = found.snapshot
+    note = heldout_use.of(store, snapshot.name, found.fingerprint, snapshot.number).note
+    return [note] if note else []
+
+
 def _notes(variants: Sequence[Variant], baseline: Variant | None, store: Store) -> list[str]:
     """What a reader must know before believing the table."""
     everything = [run for variant in variants for run in variant.runs]
@@ -192,9 +226,11 @@ def _notes(variants: Sequence[Variant], baseline: Variant | None, store: Store) 
     runs = [run for variant in complete for run in variant.runs]
     if any(len(variant.runs) > 1 for variant in complete):
         notes.append(
-            "Several seeds: each example is averaged over its seeds, intervals speak of other examples answered by "
-            "these seeds; costs are the mean of a run, the highest for memory."
+            "Several seeds: each example is averaged over its seeds; where seeds differ, intervals and tests count "
+            "both seeds and examples as sources of variation. Costs are the mean of a run, the highest for memory."
         )
+    elif complete:
+        notes.append("One seed: intervals and tests speak of other examples, not of other seeds.")
     notes += _mixtures(runs, store)
     notes += dict.fromkeys(f"{run.variant}: {note}" for run in runs for note in run.notes)
     return notes

@@ -47,6 +47,16 @@ def test_milliseconds(value: float, text: str) -> None:
     assert figures.milliseconds(value) == text
 
 
+def test_points_of_a_hundred_have_one_decimal() -> None:
+    assert figures.score(27.3456, "points") == "27.3"
+    assert figures.score(100.0, "points") == "100.0"
+    assert figures.bounds(9.96, 12.34, "points") == "10.0 to 12.3"
+    assert figures.change(-1.25, "points") == "−1.2"
+    assert figures.change_bounds(0.04, 1.0, "points") == "0.0 to +1.0"
+    assert figures.size_of_change(-8.94, "points") == "−8.9 points"
+    assert figures.size_of_change(0.089, "share") == "8.9 points"
+
+
 def test_shares_are_percent_and_differences_points() -> None:
     assert figures.score(0.4249, "share") == "42.5 %"
     assert figures.score(-0.0001, "share") == "0.0 %"

@@ -12,7 +12,7 @@ import written_store as written
 from rich.console import Console
 
 from harness import board as shown
-from harness import leaderboard, stats
+from harness import comparisons, leaderboard, results, stats
 from harness.errors import HarnessError
 from harness.records import Run, Score
 from harness.reducers import REDUCERS
@@ -67,7 +67,34 @@ def test_the_board_has_every_key_that_users_build_on(board: dict[str, Any]) -> N
     row = board["rows"][0]
     assert {"variant", "family", "seeds", "status", "error", "rank", "metrics", "cost", "vs_baseline"} <= row.keys()
     assert {"value", "ci_low", "ci_high", "n", "errors", "method"} == row["metrics"]["exact_match"].keys()
-    assert {"difference", "ci_low", "ci_high", "method"} == row["vs_baseline"].keys()
+    assert {"rank_low", "rank_high"} <= row.keys()
+    assert row["vs_baseline"].keys() == {
+        "difference",
+        "ci_low",
+        "ci_high",
+        "method",
+        "test",
+        "p",
+        "p_holm",
+        "effect",
+        "effect_size",
+        "wins",
+        "ties",
+        "losses",
+        "minimum_detectable",
+        "needed",
+        "verdict",
+    }
+    assert board["comparisons"].keys() == {
+        "alpha",
+        "power",
+        "correction",
+        "family",
+        "tests",
+        "pairs",
+        "pair_tests",
+        "told_apart",
+    }
     assert set(row["cost"]) == {
         "train_seconds",
         "index_seconds",
@@ -108,7 +135,6 @@ def test_values_are_over_the_whole_held_out_split_and_errors_count_as_the_floor(
 
 
 def test_rows_are_ranked_by_the_primary_metric_and_failed_ones_come_last(board: dict[str, Any]) -> None:
-    assert [row["rank"] for row in board["rows"]] == [1, 2, 3, 4, 5, None]
     values = [row["metrics"]["exact_match"]["value"] for row in board["rows"][:-1]]
     assert values == sorted(values, reverse=True)
     last = board["rows"][-1]
@@ -172,12 +198,98 @@ def test_a_failed_baseline_is_said(tmp_path: Path) -> None:
     assert all(row["vs_baseline"] is None for row in board["rows"])
 
 
-def test_equal_values_share_a_rank(tmp_path: Path) -> None:
-    perfect = [written.Planned(name, "prompting", 1.0) for name in ("zero-shot", "b")]
-    worse = written.Planned("c", "prompting", 0.1)
-    store, snapshot = written.write(tmp_path, (worse, *perfect))
-    ranks = [row["rank"] for row in leaderboard.build(snapshot, store)["rows"]]
-    assert ranks == [1, 1, 3]
+def test_variants_that_cannot_be_told_apart_share_a_place(tmp_path: Path) -> None:
+    rows = [
+        replace(example, id=f"{example.id}-{copy}", group="") for copy in range(4) for example in written.examples()
+    ]
+    planned = [
+        written.Planned(name, "prompting", skill)
+        for name, skill in (("zero-shot", 0.9), ("b", 0.88), ("c", 0.1), ("d", 0.12), ("e", 0.5))
+    ]
+    store, snapshot = written.write(tmp_path, planned, rows=rows)
+    board = leaderboard.build(snapshot, store)
+    found = {row["variant"]: (row["rank"], row["rank_low"], row["rank_high"]) for row in board["rows"]}
+    assert found == {
+        "zero-shot": (1, 1, 2),
+        "b": (1, 1, 2),
+        "e": (3, 3, 3),
+        "c": (4, 4, 5),
+        "d": (4, 4, 5),
+    }
+    assert board["comparisons"] | {"tests": []} == {
+        "alpha": 0.05,
+        "power": 0.8,
+        "correction": "Holm",
+        "family": 4,
+        "tests": [],
+        "pairs": 10,
+        "pair_tests": ["exact McNemar"],
+        "told_apart": 8,
+    }
+    assert "8 of 10 pairs can (Holm over all pairs)" in leaderboard.markdown(board).replace("\\", "")
+
+
+def test_places_equal_counting_the_proven_ones(board: dict[str, Any], finished: tuple[Store, Snapshot]) -> None:
+    store, snapshot = finished
+    found = results.read(snapshot, store)
+    ranked = [row["variant"] for row in board["rows"] if row["rank"]]
+    pairs = [(a, b) for i, a in enumerate(ranked) for b in ranked[i + 1 :]]
+    made = [comparisons.between(found, "exact_match", found.variant(a), found.variant(b)) for a, b in pairs]  # type: ignore[arg-type]
+    adjusted = comparisons.holm([one.p for one in made])
+    proven = [(a, b) for (a, b), one, p in zip(pairs, made, adjusted, strict=True) if p is not None and p <= 0.05]
+    for row in board["rows"][:-1]:
+        assert row["rank_low"] == 1 + sum(loser == row["variant"] for _, loser in proven)
+        assert row["rank_high"] == len(ranked) - sum(winner == row["variant"] for winner, _ in proven)
+        assert row["rank_low"] <= row["rank"] <= row["rank_high"]
+    assert board["rows"][-1]["rank_low"] is None
+
+
+def test_the_comparison_with_the_baseline_says_its_test_and_its_verdict(
+    board: dict[str, Any], finished: tuple[Store, Snapshot]
+) -> None:
+    store, snapshot = finished
+    found = results.read(snapshot, store)
+    rows = rows_of(board)
+    others = [row for row in board["rows"] if row["vs_baseline"]]
+    assert comparisons.holm([row["vs_baseline"]["p"] for row in others]) == [
+        row["vs_baseline"]["p_holm"] for row in others
+    ]
+    raft, base = found.variant("raft"), found.variant("zero-shot")
+    assert raft and base
+    made = comparisons.between(found, "exact_match", raft, base)
+    told = rows["raft"]["vs_baseline"]
+    assert (told["test"], told["p"], told["wins"], told["ties"], told["losses"]) == (
+        "sign-flip permutation by group (all flips)",
+        made.p,
+        made.wins,
+        made.ties,
+        made.losses,
+    )
+    assert told["verdict"] == "better" and told["needed"] is None
+    assert told["p_holm"] == pytest.approx(3 * 2 / 2**8), "the second smallest of four, after lora's"
+    few = rows["few-shot"]["vs_baseline"]
+    assert few["verdict"] == "cannot tell" and few["needed"] > 24 and few["minimum_detectable"] > few["difference"]
+
+
+def test_a_board_of_an_older_harness_is_still_shown(board: dict[str, Any]) -> None:
+    new = ("rank_low", "rank_high")
+    old = ("difference", "ci_low", "ci_high", "method")
+    rows = [
+        {key: value for key, value in row.items() if key not in new}
+        | {"vs_baseline": row["vs_baseline"] and {key: row["vs_baseline"][key] for key in old}}
+        for row in board["rows"]
+    ]
+    older = {key: value for key, value in board.items() if key != "comparisons"} | {"rows": rows}
+    for text in (rendered(older), leaderboard.markdown(older)):
+        assert "raft" in text and "better" not in text.replace("higher is better", "")
+    assert "Test:" not in " ".join(shown.legend(older))
+
+
+def test_the_legend_names_the_test_what_it_can_find_and_what_is_missing(board: dict[str, Any]) -> None:
+    for text in (" ".join(shown.legend(board)), " ".join(rendered(board).split()), leaderboard.markdown(board)):
+        assert "Test: " in text and "sign-flip permutation by group" in text
+        assert "over 4 comparisons" in text and "with 80 % power" in text
+        assert "Examples in all that would settle what is open" in text
 
 
 def test_costs_count_shared_steps_once_in_the_total_and_whole_in_each_row(board: dict[str, Any]) -> None:
@@ -234,7 +346,7 @@ def test_what_the_costs_hold_is_said_with_the_sample_that_latency_was_measured_o
     assert "single requests" not in " ".join(shown.legend(older))
 
 
-def test_a_metric_whose_value_is_no_mean_has_its_reducers_value_and_no_interval(
+def test_a_metric_whose_value_is_no_mean_has_its_reducers_value_and_a_resampled_interval(
     begun: Begun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def ratio(rows: Any, labels: Any) -> float:
@@ -262,11 +374,14 @@ def test_a_metric_whose_value_is_no_mean_has_its_reducers_value_and_no_interval(
     for name in ("raft", "lora"):
         found = rows_found[name]["metrics"]["exact_match"]
         assert found["value"] == pytest.approx(expected(name))
-        assert (found["n"], found["ci_low"], found["ci_high"]) == (24, None, None)
-        assert found["method"].startswith("n/a (reduced by ratio, not a mean)")
+        assert found["n"] == 24 and 0 <= found["ci_low"] < found["value"] < found["ci_high"] <= 1
+        assert found["method"].startswith("t of the jackknife over groups"), "there are 8 groups"
         difference = rows_found[name]["vs_baseline"]
         assert difference["difference"] == pytest.approx(expected(name) - expected("zero-shot"))
-        assert difference["ci_low"] is None and "ratio" in difference["method"]
+        assert difference["ci_low"] < difference["difference"] < difference["ci_high"]
+        assert (difference["wins"], difference["ties"], difference["losses"]) == (0, 0, 0)
+    assert rows_found["raft"]["vs_baseline"]["test"] == "approximate randomisation by group (all swaps)"
+    assert rows_found["lora"]["vs_baseline"]["test"] == "paired t over seeds and examples"
     assert rows_found["raft"]["rank"] == 1
 
 
@@ -306,7 +421,7 @@ def rescore(begun: Begun, change: Callable[[Score], Score]) -> None:
         (lambda score: replace(score, ids=score.ids[::-1]), "their order differs"),
         (lambda score: replace(score, statistics=(None, *score.statistics[1:])), "speaks of example 'kb-003-1' for"),
         (lambda score: replace(score, statistics=((1.5,), *score.statistics[1:])), r"is 1.5 for example 'kb-003-1'"),
-        (lambda score: replace(score, reducer="bleu"), "upgrade"),
+        (lambda score: replace(score, reducer="rouge-9"), "upgrade"),
     ],
 )
 def test_scores_that_cannot_be_compared_are_refused_with_what_differs(
@@ -341,7 +456,18 @@ def test_one_example_or_one_group_gives_no_interval(tmp_path: Path, count: int) 
 def test_the_terminal_table_fits_and_says_all(board: dict[str, Any], width: int) -> None:
     text = rendered(board, width)
     assert max(len(line) for line in text.splitlines()) <= width
-    for wanted in ("raft", "hybrid", "75.0 %", "52.3 to 89.2", "+47.6 to +94.1", "token_f1", "1.3 s", "420 + 9"):
+    for wanted in (
+        "raft",
+        "hybrid",
+        "75.0 %",
+        "53.8 to 88.6",
+        "better +70.8",
+        "+47.6 to +94.1",
+        "1 to 5",
+        "token_f1",
+        "1.3 s",
+        "420 + 9",
+    ):
         assert wanted in text
     assert "lora-64 failed: ModelError: out of memory" in text
     assert "RAG, 1 error" in text
@@ -350,7 +476,7 @@ def test_the_terminal_table_fits_and_says_all(board: dict[str, Any], width: int)
 def test_a_narrow_terminal_leaves_out_columns_and_says_which(board: dict[str, Any]) -> None:
     text = rendered(board, 72)
     assert max(len(line) for line in text.splitlines()) <= 72
-    assert "Not shown in this width: token_f1, recall@3." in text
+    assert "Not shown in this width: tokens, token_f1, recall@3." in text
 
 
 def test_words_of_others_stay_words(tmp_path: Path) -> None:

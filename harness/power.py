@@ -1,0 +1,87 @@
+"""How small a difference a held-out split can show: the minimum detectable effect, and the examples that are needed.
+
+Both come from the design, with 80 % power at alpha 0.05, two-sided: how many examples there are, in which groups, and
+on what share of them two variants disagree. Computed from the difference that was seen, power would only say again
+what the p-value says (Hoenig and Heisey 2001, Am. Stat. 55:19).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from harness.stats import design_effect, t_quantile
+
+ALPHA = 0.05
+POWER = 0.8
+DISCORDANT = (0.1, 0.2, 0.4)
+"""Shares of examples that just one of two variants gets right, for which the plan is told."""
+CORRELATION = 0.2
+"""Intra-class correlation of differences within a group that is assumed before anything was measured."""
+
+
+def multiplier(degrees: float = math.inf, alpha: float = ALPHA) -> float:
+    """How many standard errors a difference must have to be found with 80 % power: z(1 - alpha/2) + z(0.8), of t where
+    the error has few degrees of freedom."""
+    return t_quantile(degrees, 1 - alpha / 2) + t_quantile(degrees, POWER)
+
+
+def minimum_detectable(groups: Sequence[str], discordant: float, correlation: float = CORRELATION) -> float | None:
+    """Return the smallest difference between two shares of right answers that this split shows with 80 % power.
+
+        ( z(1 - alpha/2) + z(0.8) ) * sqrt( discordant / n * design effect )
+
+    `groups` names the group of each held-out example; `discordant` is the share of examples on which just one of the
+    two is right. Connor 1987, Biometrics 43:207; with groups, t with C - 1 degrees of freedom stands for z. None where
+    not even variants that differ on all those examples the same way would be told apart, or there is but one group.
+    """
+    count = len(set(groups))
+    if count < 2:
+        return None
+    alone = count == len(groups)
+    factor = multiplier() if alone else multiplier(count - 1)
+    found = factor * math.sqrt(discordant / len(groups) * design_effect(groups, correlation))
+    return found if found <= discordant else None
+
+
+def needed(n: int, groups: int, difference: float, error: float, alpha: float = ALPHA) -> int | None:
+    """Return how many examples in all would settle `difference` with 80 % power, if examples to come are like the `n`
+    in `groups` that gave it with this standard `error`; None where there is no difference or no error to go by.
+
+    However large a difference, a test by group reaches `alpha` only with 1 + log2(1/alpha) groups.
+    """
+    if difference == 0 or not error > 0 or not math.isfinite(error):
+        return None
+    fewest = n / groups * math.ceil(1 + math.log2(1 / alpha))
+    return max(n + 1, math.ceil(fewest), math.ceil(n * (multiplier(alpha=alpha) * error / difference) ** 2))
+
+
+def plan(groups: Sequence[str]) -> dict[str, Any]:
+    """Return what can be told before a run: the minimum detectable effect for 10, 20 and 40 % discordant pairs."""
+    count, n = len(set(groups)), len(groups)
+    grouped = count < n
+    return {
+        "n": n,
+        "groups": count if grouped else None,
+        "alpha": ALPHA,
+        "power": POWER,
+        "correlation": CORRELATION if grouped else None,
+        "minimum_detectable": {f"{share:g}": minimum_detectable(groups, share) for share in DISCORDANT},
+    }
+
+
+def sentence(made: dict[str, Any]) -> str:
+    """Return `plan` in words."""
+    groups = f" in {made['groups']:,} groups" if made["groups"] else ""
+    found = [
+        f"{100 * effect:.1f} points where just one of them is right on {100 * float(share):.0f} %"
+        if effect is not None
+        else f"none where just one of them is right on {100 * float(share):.0f} %"
+        for share, effect in made["minimum_detectable"].items()
+    ]
+    assumed = f" Assumed within groups: an intra-class correlation of {made['correlation']:g}." if groups else ""
+    return (
+        f"Smallest difference between two shares of right answers that {made['n']:,} held-out examples{groups} show "
+        f"with {100 * made['power']:.0f} % power at alpha {made['alpha']:g}: {'; '.join(found)} of them.{assumed}"
+    )

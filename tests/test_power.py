@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats as reference
+
+from harness import power, randomisation, stats
+
+
+def alone(n: int) -> list[str]:
+    return [str(i) for i in range(n)]
+
+
+@pytest.mark.parametrize(("n", "points"), [(50, 17.7), (100, 12.5), (200, 8.9), (500, 5.6), (1000, 4.0), (2000, 2.8)])
+def test_the_minimum_detectable_effect_equals_the_published_figures(n: int, points: float) -> None:
+    found = power.minimum_detectable(alone(n), 0.2)
+    assert found is not None and 100 * found == pytest.approx(points, abs=0.05)
+
+
+def test_groups_count_by_their_design_effect_and_few_groups_by_t() -> None:
+    groups = [str(i // 5) for i in range(100)]
+    assert stats.design_effect(groups, 0.3) == pytest.approx(1 + 4 * 0.3)
+    assert stats.design_effect(["a"] * 6 + ["b"] * 2, 0.5) == pytest.approx(1 + (40 / 8 - 1) * 0.5)
+    found = power.minimum_detectable(groups, 0.2, 0.3)
+    t = reference.t.ppf(0.975, 19) + reference.t.ppf(0.8, 19)
+    assert found == pytest.approx(t * (0.2 / 100 * 2.2) ** 0.5)
+
+
+def test_what_no_result_could_show_is_not_given_a_number() -> None:
+    assert power.minimum_detectable(alone(20), 0.1) is None, "even 2 of 2 discordant pairs are no evidence"
+    assert power.minimum_detectable(["a"] * 50, 0.2) is None
+    assert power.minimum_detectable(["a"], 0.2) is None
+    assert power.needed(100, 100, 0.0, 0.02) is None
+    assert power.needed(100, 100, 0.1, float("nan")) is None
+
+
+@pytest.mark.parametrize(("n", "discordant"), [(50, 0.4), (200, 0.1), (500, 0.2)])
+def test_the_exact_test_finds_that_effect_in_four_of_five_cases(n: int, discordant: float) -> None:
+    found = power.minimum_detectable(alone(n), discordant)
+    assert found is not None
+
+    def finds(effect: float) -> float:
+        chance = (1 + effect / discordant) / 2
+        total = 0.0
+        for m in range(n + 1):
+            wins = np.arange(m + 1)
+            ps = np.array([randomisation.mcnemar(int(w), m - int(w)) for w in wins]) if m else np.ones(1)
+            total += reference.binom.pmf(m, n, discordant) * reference.binom.pmf(wins, m, chance)[ps <= 0.05].sum()
+        return total
+
+    assert finds(0.9 * found) < 0.8 < finds(1.1 * found)
+
+
+def test_the_examples_that_are_needed_bring_the_power_that_was_asked_for() -> None:
+    # 30 against 20 of 200: a difference of 0.05, which 200 examples do not settle.
+    error = (0.25 / 200 - 0.05**2 / 200) ** 0.5
+    n = power.needed(200, 200, 0.05, error)
+    assert n is not None
+    z = 0.05 / (error * (200 / n) ** 0.5)
+    assert reference.norm.cdf(z - reference.norm.ppf(0.975)) == pytest.approx(0.8, abs=0.001)
+    assert power.needed(200, 200, 0.05, error, alpha=0.05 / 9) > n  # type: ignore[operator]
+
+
+def test_a_test_by_group_needs_groups_however_large_the_difference() -> None:
+    assert power.needed(12, 3, 1.0, 0.01) == 24, "six groups, so that one of 2^5 flips is below 0.05"
+
+
+def test_the_plan_in_words_and_numbers() -> None:
+    made = power.plan([str(i // 4) for i in range(200)])
+    assert made["n"] == 200 and made["groups"] == 50 and list(made["minimum_detectable"]) == ["0.1", "0.2", "0.4"]
+    text = power.sentence(made)
+    assert "200 held-out examples in 50 groups" in text and "on 40 % of them" in text
+    assert "intra-class correlation of 0.2" in text
+    few = power.sentence(power.plan(alone(20)))
+    assert "none where just one of them is right on 10 %" in few and "groups" not in few
