@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from harness import leaks
 from harness.documents import load as load_documents
 from harness.errors import DataError, did_you_mean
+from harness.leaks import Leaks, Rules
 from harness.readers import Row, Rows, raise_faults, read
 from harness.records import Document, Example, digest
 
@@ -32,7 +33,7 @@ SPLITS = ("train", "dev", "heldout")
 class Dataset:
     """What `load` gives. `fingerprints` has a SHA-256 over every field of every row for "train", "dev", "heldout" and
     "documents", in their order: which shots come first and which rows share a batch depends on it. `notes` are
-    sentences that must be shown with the results."""
+    sentences that must be shown with the results. `leaks` are those that were permitted."""
 
     train: tuple[Example, ...]
     dev: tuple[Example, ...]
@@ -40,6 +41,7 @@ class Dataset:
     documents: tuple[Document, ...]
     fingerprints: dict[str, str]
     notes: tuple[str, ...] = ()
+    leaks: Leaks = leaks.NONE
 
     @property
     def counts(self) -> dict[str, int]:
@@ -47,36 +49,60 @@ class Dataset:
         return {name: len(getattr(self, name)) for name in (*SPLITS, "documents")}
 
 
-def load(spec: DataSpec) -> Dataset:
+def load(spec: DataSpec, *, refuse: bool = True) -> Dataset:
     """Read, map, split and check the data of `spec`. The same files and settings always give the same data set.
 
     Raises DataError where a file cannot be used as the spec says, and LeakError where held-out examples also stand
-    where the variants learn from.
+    where the variants learn from; without `refuse` those leaks are in the data set too.
     """
-    notes: list[str] = []
     splits = _splits(spec)
-    notes += leaks.check(splits["train"], splits["dev"], splits["heldout"], same_facts=spec.same_facts)
-    notes += [
-        f"{name}: {extra} row{'s repeat' if extra > 1 else ' repeats'} another one's input and targets"
-        for name, examples in splits.items()
-        if (extra := len(examples) - len({(example.input, example.targets) for example in examples}))
-    ]
+    documents, about = load_documents(spec.documents) if spec.documents is not None else ((), ())
+    found = leaks.find(
+        splits["heldout"], {"train": splits["train"], "dev": splits["dev"]}, documents, _rules(spec, search=True)
+    )
+    if refuse:
+        found.refuse()
+    notes = [*found.notes, *_shared_with_dev(splits), *about, *_answered(splits["heldout"], documents)]
     for name in SPLITS:
         limit = getattr(spec, f"{name}_limit")
         if limit is not None and limit < len(splits[name]):
             notes.append(f"{name}: {limit} of {len(splits[name])} rows, drawn with seed {spec.seed}")
             splits[name] = _sample(splits[name], limit, spec.seed)
-    documents: tuple[Document, ...] = ()
-    if spec.documents is not None:
-        documents, more = load_documents(spec.documents)
-        notes += more
+    if documents:
         splits = _with_known_sources(splits, {document.id for document in documents}, spec, notes)
     train, dev, heldout = (tuple(splits[name]) for name in SPLITS)
     parts: dict[str, tuple[Example | Document, ...]] = {"train": train, "dev": dev, "heldout": heldout}
     parts["documents"] = documents
-    return Dataset(
-        train, dev, heldout, documents, {name: fingerprint(part) for name, part in parts.items()}, tuple(notes)
+    fingerprints = {name: fingerprint(part) for name, part in parts.items()}
+    return Dataset(train, dev, heldout, documents, fingerprints, tuple(notes), found)
+
+
+def _rules(spec: DataSpec, *, search: bool = False) -> Rules:
+    """The rules that `spec` sets; with `search` the embedder is loaded where it names one."""
+    rules = Rules(
+        similarity=spec.leaks.similarity,
+        allow=frozenset(spec.leaks.allow),
+        same_facts=spec.same_facts,
+        meaning=spec.leaks.meaning,
     )
+    if not search or spec.leaks.embedder is None:
+        return rules
+    embedding = spec.leaks.embedder.open()
+    return replace(rules, embed=lambda texts: embedding.embed(texts, role="query"))
+
+
+def _shared_with_dev(splits: dict[str, list[Example]]) -> list[str]:
+    """Dev decides when training stops, but nothing is scored on it: what it shares with train is only noted."""
+    inputs, groups = leaks.shared(splits["train"], splits["dev"])
+    if not inputs and not groups:
+        return []
+    return [f"{inputs} inputs and {groups} groups of dev also stand in train: training may stop too late"]
+
+
+def _answered(heldout: Sequence[Example], documents: Sequence[Document]) -> list[str]:
+    """Held-out answers in the documents are what retrieval is for: a figure, not a leak."""
+    present, of = leaks.answered(heldout, documents) if documents else (0, 0)
+    return [f"{present} of {of} held-out answers stand word for word in the documents"] if present else []
 
 
 def fingerprint(rows: Iterable[Example | Document]) -> str:
@@ -97,7 +123,7 @@ def _splits(spec: DataSpec) -> dict[str, list[Example]]:
     shares = {name: share for name in SPLITS if isinstance(share := getattr(spec, name), float)}
     if spec.rows is not None:
         pool = files["rows"]
-        parts = split(pool, shares, spec.seed, by_group=not spec.same_facts)
+        parts = split(pool, shares, spec.seed, _rules(spec))
         rest = parts.pop("")
         for name, part in parts.items():
             if not part:
@@ -132,16 +158,18 @@ def _files(spec: DataSpec) -> dict[str, list[Example]]:
 
 
 def split(
-    examples: Sequence[Example], shares: dict[str, float], seed: int, *, by_group: bool = True
+    examples: Sequence[Example],
+    shares: dict[str, float],
+    seed: int,
+    rules: Rules = leaks.STRICT,
 ) -> dict[str, list[Example]]:
     """Cut `examples` into parts of about the given shares, and a rest under the name "".
 
-    Rows of one group stay together, and so do rows that ask the same (as `leaks.fold` sees it), so that no cut makes a
-    leak; with `by_group` off only the latter. Groups are taken in an order that the seed and their own names decide:
-    adding or moving rows elsewhere in the file changes little. A group is left to a later part where it would bring the
-    share further from what was asked.
+    Rows of which one would be a leak of the other stay together (`leaks.alike`), so that no cut makes one. Groups are
+    taken in an order that the seed and their own names decide: adding or moving rows elsewhere in the file changes
+    little. A group is left to a later part where it would bring the share further from what was asked.
     """
-    bundles = sorted(_bundles(examples, by_group), key=lambda bundle: _draw(seed, min(examples[i].id for i in bundle)))
+    bundles = sorted(_bundles(examples, rules), key=lambda bundle: _draw(seed, min(examples[i].id for i in bundle)))
     part_of = [""] * len(examples)
     for name, share in shares.items():
         wanted, count = share * len(examples), 0
@@ -160,8 +188,8 @@ def split(
     return parts
 
 
-def _bundles(examples: Sequence[Example], by_group: bool) -> list[list[int]]:
-    """The rows that must not be cut apart: connected by a shared group or folded input (union-find)."""
+def _bundles(examples: Sequence[Example], rules: Rules) -> list[list[int]]:
+    """The rows that must not be cut apart: connected by what `leaks.alike` finds (union-find)."""
     parent = list(range(len(examples)))
 
     def root(i: int) -> int:
@@ -170,13 +198,8 @@ def _bundles(examples: Sequence[Example], by_group: bool) -> list[list[int]]:
             i = parent[i]
         return i
 
-    first: dict[tuple[str, str], int] = {}
-    for i, example in enumerate(examples):
-        keys = [("input", leaks.fold(example.input))]
-        if by_group and example.group != example.id:
-            keys.append(("group", leaks.fold(example.group)))
-        for key in keys:
-            parent[root(i)] = root(first.setdefault(key, i))
+    for i, j in leaks.alike(examples, rules):
+        parent[root(i)] = root(j)
     bundles: dict[int, list[int]] = {}
     for i in range(len(examples)):
         bundles.setdefault(root(i), []).append(i)

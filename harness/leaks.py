@@ -1,91 +1,231 @@
-"""What a variant must never have learned from: held-out questions and groups that also stand in train or dev."""
+"""What a variant must never have learned from: held-out questions that also stand in train, dev or the documents.
+
+Six kinds, each found exactly (an estimate only proposes):
+
+    exact      the same after `fold`                                            never permitted
+    group      a group of held-out rows in train or dev                         permitted by same_facts
+    near       at most `similarity` short of the same words (`near.py`)         permitted by same_facts, or allowed
+    embedded   inside a longer row of train or dev, or such a row inside it     allowed
+    documents  word for word in a document that is retrieved from               allowed
+    meaning    by an embedder, where the spec names one                         permitted by same_facts, or allowed
+
+Shots are drawn from train. Held-out *answers* in the documents are what retrieval is for: they are counted, no leak.
+"""
 
 from __future__ import annotations
 
 import re
-import unicodedata
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
+from harness import near, overlap
 from harness.errors import LeakError
-from harness.records import Example
+from harness.folding import fold
+from harness.near import Names, Words
+from harness.records import Document, Example
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+KINDS = ("exact", "group", "near", "embedded", "documents", "meaning")
+SIMILARITY = 0.88
+"""Texts are near-copies from here on: of nine words one may differ, of 25 three."""
 
 _SHOWN = 10
-# Signs that carry meaning of their own: "C" is not "C#", 8/2 not 8*2.
-_SIGNS = frozenset("#%&*/@\\")
-_BEFORE_DIGIT = re.compile(r"(?:\s*-\s*|[.,:']|\s+)(?=\d)")
-_KEPT = {".": "\ue000", ",": "\ue001", ":": "\ue002", "'": "\ue003", "-": "\ue004", "": "\ue005"}
+_SAMPLE = 5_000
+_CITATION = re.compile(r"\s*\[[^\[\]]*\]\s*$")
 
 
-class _Folding(dict[int, str | None]):
-    """Deletes punctuation and white space, as a table for `str.translate` that fills itself."""
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What counts as a leak and what is permitted, as `[data]` says. `embed` turns texts into unit vectors."""
 
-    def __missing__(self, code: int) -> str | None:
-        character = chr(code)
-        dropped = character.isspace() or (unicodedata.category(character)[0] == "P" and character not in _SIGNS)
-        self[code] = None if dropped else character
-        return self[code]
+    similarity: float = SIMILARITY
+    allow: frozenset[str] = frozenset()
+    same_facts: bool = False
+    embed: Callable[[Sequence[str]], npt.NDArray[np.float32]] | None = None
+    meaning: float = 0.95
+
+    @property
+    def permitted(self) -> frozenset[str]:
+        """The kinds that do not stop a run."""
+        return self.allow | ({"group", "near", "meaning"} if self.same_facts else set())
 
 
-_FOLDING = _Folding()
+STRICT = Rules()
+"""What holds where a spec says nothing."""
 
 
-def fold(text: str) -> str:
-    """Return `text` without what does not make it another question: Unicode form, case, white space, punctuation.
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A held-out example and its closest fellow in `part` ("train", "dev", ..., "documents"): ids and texts.
 
-    Marks that belong to a number stay (1.5 is not 15, 7-5 not 75, -5 not 5), and so do signs such as # and /. A text
-    of nothing but punctuation keeps it.
+    `similarity` is from 0 to 1 (see `near.similarity`; of "meaning" the cosine). A pair of kind "group" has the group
+    as its texts and the first row of each side as its ids.
     """
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    return _BEFORE_DIGIT.sub(_marked, folded).translate(_FOLDING) or folded.strip()
+
+    kind: str
+    heldout: str
+    text: str
+    part: str
+    other: str
+    other_text: str
+    similarity: float = 1.0
+    rows: tuple[int, int] = (1, 1)
+    """How many rows of each side it speaks of: more than one for a group."""
+
+    def record(self) -> dict[str, Any]:
+        """As JSON-able values."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        if self.kind == "group":
+            sides = (
+                f"{self.rows[0]} in heldout ({self.heldout}, ...), {self.rows[1]} in {self.part} ({self.other}, ...)"
+            )
+            return f"group  {self.text!r}: {sides}"
+        sign = {"exact": "=", "near": "~", "meaning": "~"}.get(self.kind, "in")
+        if self.kind == "embedded" and len(self.other_text) < len(self.text):
+            sign = "holds"
+        how = f" ({self.similarity:.2f})" if self.kind != "exact" else ""
+        ours, theirs = f"{_clip(self.text)!r} (id {self.heldout})", f"{_clip(self.other_text)!r} (id {self.other})"
+        return f"{self.kind}{how}  heldout {ours} {sign} {self.part} {theirs}"
 
 
-def _marked(found: re.Match[str]) -> str:
-    """Keep a mark between two digits, and a minus sign (at a digit, not at a word), under the fold."""
-    before = found.string[found.start() - 1] if found.start() else ""
-    text = found[0]
-    minus = text[-1] == "-" and (text[0].isspace() or not before.isalnum())
-    return _KEPT[text.strip()] if before.isdigit() or minus else text
+@dataclass(frozen=True)
+class Leaks:
+    """What `find` found: for each held-out example and kind the closest pair in each part."""
+
+    pairs: tuple[Pair, ...] = ()
+    rules: Rules = STRICT
+    groups: int = 0
+    """Held-out groups that the data names."""
+
+    @cached_property
+    def blocking(self) -> tuple[Pair, ...]:
+        return tuple(pair for pair in self.pairs if pair.kind not in self.rules.permitted)
+
+    def count(self, kind: str) -> int:
+        """How many held-out examples (or groups) have a pair of `kind`."""
+        return len({pair.text if kind == "group" else pair.heldout for pair in self.pairs if pair.kind == kind})
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return {kind: n for kind in KINDS if (n := self.count(kind))}
+
+    def summary(self) -> dict[str, Any]:
+        """What is recorded with every run, JSON-able."""
+        return {"counts": self.counts, "allowed": sorted(self.rules.allow), "same_facts": self.rules.same_facts}
+
+    def refuse(self) -> None:
+        """Raise LeakError, with the pairs, where there is one that is not permitted."""
+        if self.blocking:
+            raise LeakError(_message(self))
+
+    @property
+    def notes(self) -> list[str]:
+        """What was permitted, to be shown wherever the results are."""
+        notes = []
+        if self.rules.same_facts:
+            copies = len({pair.heldout for pair in self.pairs if pair.kind in ("near", "meaning")})
+            also = f", {copies} inputs rephrase one of theirs" if copies else ""
+            notes.append(
+                f"same_facts: {self.count('group')} of {self.groups} held-out groups also stand in train or dev{also}, "
+                "so these results show memory of known facts, not answers about new ones"
+            )
+        for kind in KINDS:
+            if kind in self.rules.allow and not (self.rules.same_facts and kind in ("near", "meaning")):
+                found = [pair for pair in self.pairs if pair.kind == kind]
+                said = f"leaks of kind {kind!r} are allowed by the spec: "
+                if found:
+                    inputs = f"{self.count(kind)} held-out input{'s' * (self.count(kind) != 1)}"
+                    first = f"{found[0].heldout} with {found[0].part} {found[0].other}"
+                    said += f"{inputs}, such as {first}; scores on them may show memory"
+                notes.append(said if found else said + "none was found")
+        return notes
 
 
-def check(
-    train: Sequence[Example], dev: Sequence[Example], heldout: Sequence[Example], *, same_facts: bool = False
-) -> list[str]:
-    """Raise LeakError with the pairs where a held-out input or group also stands in train or dev; return notes to show.
+NONE = Leaks()
+"""Nothing was found."""
 
-    Inputs and groups are compared as `fold` leaves them. With `same_facts` groups may be shared (a trial of memory, not
-    of new cases), inputs never. Dev decides when training stops, but nothing is scored on it: what it shares with
-    train is only noted. Targets and documents may be shared by all.
+
+def find(
+    heldout: Sequence[Example],
+    parts: Mapping[str, Sequence[Example]],
+    documents: Sequence[Document] = (),
+    rules: Rules = STRICT,
+) -> Leaks:
+    """Return every leak between `heldout` and the named `parts` (train, dev, ...) and documents.
+
+    Targets and groups without a name may be shared by all. Nothing is raised: see `Leaks.refuse`.
     """
-    pairs: list[str] = []
-    notes: list[str] = []
+    found = list(_exact(heldout, parts))
+    search = _Search(heldout, parts, documents, rules, {(pair.heldout, pair.part, pair.other) for pair in found})
+    found += [*_groups(heldout, parts), *search.near(), *search.embedded(), *search.meaning()]
+    return Leaks(tuple(sorted(found, key=lambda pair: KINDS.index(pair.kind))), rules, len(_by_group(heldout)))
+
+
+def shared(one: Sequence[Example], other: Sequence[Example]) -> tuple[int, int]:
+    """Return how many inputs (as `fold` leaves them) and named groups stand in both."""
+    if not one or not other:
+        return 0, 0
+    inputs = {fold(example.input) for example in one} & {fold(example.input) for example in other}
+    return len(inputs), len(_by_group(one).keys() & _by_group(other).keys())
+
+
+def alike(examples: Sequence[Example], rules: Rules) -> Iterator[tuple[int, int]]:
+    """Yield pairs of rows that must not be cut apart: one on each side would be a leak that `rules` do not permit."""
+    first: dict[str, int] = {}
+    for i, example in enumerate(examples):
+        keys = [f"input {fold(example.input)}"]
+        if example.group != example.id and not rules.same_facts:
+            keys.append(f"group {fold(example.group)}")
+        for key in keys:
+            if (j := first.setdefault(key, i)) != i:
+                yield i, j
+    search = _Search(examples, {"rows": examples}, (), rules, set())
+    if "near" not in rules.permitted:
+        yield from ((i, j) for i, j, _ in search.near_copies() if i != j)
+    if "embedded" not in rules.permitted:
+        yield from ((place.index, place.row) for place in search.places() if place.index != place.row)
+
+
+def answered(heldout: Sequence[Example], documents: Sequence[Document]) -> tuple[int, int]:
+    """Return how many held-out examples have an accepted answer that stands word for word in a document, and of how
+    many: wanted for retrieval, and no leak. A citation behind the answer, in square brackets, is left out."""
+    answers = [[near.words(_CITATION.sub("", target)) for target in example.targets] for example in heldout]
+    answers = [accepted for accepted in answers if any(accepted)]
+    return overlap.answers_in(answers, [_document(document) for document in documents]), len(answers)
+
+
+# ----------------------------------------------------------------------------------------------------- exact, group
+
+
+def _exact(heldout: Sequence[Example], parts: Mapping[str, Sequence[Example]]) -> Iterator[Pair]:
     guarded = _by_input(heldout)
-    groups = _by_group(heldout)
-    copies: set[str] = set()
-    shared: set[str] = set()
-    parts = [(name, _by_input(rows), _by_group(rows)) for name, rows in (("train", train), ("dev", dev))]
-    for name, by_input, by_group in parts:
-        for key in (key for key in guarded if key in by_input):
-            copies |= {twin.id for twin in guarded[key]}
-            first = by_input[key][0]
-            pairs += [f"  input  heldout {_named(twin)} = {name} {_named(first)}" for twin in guarded[key]]
-        for key in (key for key in groups if key in by_group):
-            shared.add(key)
-            ours, theirs = groups[key], by_group[key]
-            counts = f"{len(ours)} in heldout ({ours[0].id}, ...), {len(theirs)} in {name} ({theirs[0].id}, ...)"
-            if not same_facts:
-                pairs.append(f"  group  {ours[0].group!r}: {counts}")
-    if pairs:
-        raise LeakError(_message(pairs, len(copies), 0 if same_facts else len(shared)))
-    if same_facts:
-        notes.append(
-            f"same_facts: {len(shared)} of {len(groups)} held-out groups also stand in train or dev, so these results "
-            "show memory of known facts, not answers about new ones"
-        )
-    (_, train_inputs, train_groups), (_, dev_inputs, dev_groups) = parts
-    both, both_groups = len(train_inputs.keys() & dev_inputs.keys()), len(train_groups.keys() & dev_groups.keys())
-    if both or both_groups:
-        notes.append(f"{both} inputs and {both_groups} groups of dev also stand in train: training may stop too late")
-    return notes
+    for part, rows in parts.items():
+        theirs: dict[str, Example] = {}
+        for row in rows:
+            if (key := fold(row.input)) in guarded:
+                theirs.setdefault(key, row)
+        for key, row in theirs.items():
+            for example in guarded[key]:
+                yield Pair("exact", example.id, example.input, part, row.id, row.input)
+
+
+def _groups(heldout: Sequence[Example], parts: Mapping[str, Sequence[Example]]) -> Iterator[Pair]:
+    guarded = _by_group(heldout)
+    for part, rows in parts.items():
+        theirs = _by_group(rows)
+        for key in (key for key in guarded if key in theirs):
+            mine, other = guarded[key], theirs[key]
+            yield Pair(
+                "group", mine[0].id, mine[0].group, part, other[0].id, other[0].group, rows=(len(mine), len(other))
+            )
 
 
 def _by_input(examples: Iterable[Example]) -> dict[str, list[Example]]:
@@ -104,20 +244,158 @@ def _by_group(examples: Iterable[Example]) -> dict[str, list[Example]]:
     return found
 
 
-def _named(example: Example) -> str:
-    text = example.input if len(example.input) <= 80 else example.input[:77] + "..."
-    return f"{text!r} (id {example.id})"
+# -------------------------------------------------------------------------------------------------- near, embedded
 
 
-def _message(pairs: Sequence[str], copies: int, groups: int) -> str:
-    counts = [f"{copies} held-out input{'s' * (copies != 1)}"] * bool(copies)
-    counts += [f"{groups} held-out group{'s' * (groups != 1)}"] * bool(groups)
-    verb = "stands" if copies + groups == 1 else "stand"
-    head = (
-        f"{' and '.join(counts)} also {verb} where the variants learn from (Unicode, case, space, punctuation folded):"
-    )
-    more = [f"  ... and {len(pairs) - _SHOWN} more pairs"] if len(pairs) > _SHOWN else []
-    advice = "Take them out of one side, or split one file by group (`rows` with `heldout = 0.2`)."
-    if groups and not copies:
-        advice += " If knowing the same facts is what you want to measure, set same_facts = true."
-    return "\n".join([head, *pairs[:_SHOWN], *more, advice])
+class _Search:
+    """The searches that compare words. `known` are (held-out id, part, other id) that need no second mention."""
+
+    def __init__(
+        self,
+        heldout: Sequence[Example],
+        parts: Mapping[str, Sequence[Example]],
+        documents: Sequence[Document],
+        rules: Rules,
+        known: set[tuple[str, str, str]],
+    ) -> None:
+        self._heldout, self._rules, self._known = heldout, rules, known
+        self._rows = [(part, row) for part, rows in parts.items() for row in rows]
+        self._documents = documents
+        self._questions = [near.words(example.input) for example in heldout]
+        self._inputs = [near.words(row.input) for _, row in self._rows]
+        texts = [*self._questions, *self._inputs]
+        self._common = overlap.boilerplate(texts[:: len(texts) // _SAMPLE + 1])
+        self._names = Names(self._texts())
+
+    def _texts(self) -> Iterator[str]:
+        yield from (example.input for example in self._heldout)
+        yield from (text for _, row in self._rows for text in (row.input, *row.targets))
+        yield from (document.text for document in self._documents)
+
+    def near_copies(self) -> Iterator[tuple[int, int, float]]:
+        """(held-out, row, similarity) of every near-copy: alike as a whole, and in what is not a template's."""
+        least = self._rules.similarity
+        for i, j in near.pairs(self._questions, self._inputs):
+            one, other = self._questions[i], self._inputs[j]
+            if self._heldout[i] is self._rows[j][1]:
+                continue
+            found = near.similarity(one, other, least)
+            if found < least:
+                continue
+            ours, theirs = overlap.without(one, self._common), overlap.without(other, self._common)
+            if (ours, theirs) != (one, other):
+                found = near.similarity(ours, theirs, least) if ours and theirs else 0.0
+            if found >= least and (one == other or not self._another(i, j, one, other)):
+                yield i, j, found
+
+    def _another(self, i: int, j: int, one: Words, other: Words) -> bool:
+        """Whether these words of held-out input `i` and row `j` ask different questions."""
+        row = self._rows[j][1]
+        here = self._names.of(self._heldout[i].input, row.input, *row.targets)
+        return near.another(one, other, here)
+
+    def near(self) -> Iterator[Pair]:
+        best: dict[tuple[int, str], tuple[float, int]] = {}
+        for i, j, found in self.near_copies():
+            part, row = self._rows[j]
+            if (self._heldout[i].id, part, row.id) not in self._known:
+                best[i, part] = max(best.get((i, part), (0.0, 0)), (found, -j))
+        for (i, _), (found, minus_j) in sorted(best.items()):
+            yield self._pair("near", i, *self._rows[-minus_j], found)
+
+    def places(self) -> Iterator[overlap.Place]:
+        """Where a held-out input stands in a row, input and targets together, or a row's input in it."""
+        texts = []
+        for words, (_, row) in zip(self._inputs, self._rows, strict=True):
+            mine = overlap.without(words, self._common)
+            targets = (word for target in row.targets for word in near.words(target))
+            texts.append(((*mine, *targets), len(mine)))
+        for place in self._finder.within(texts):
+            if place.similarity == 1 or not self._another(place.index, place.row, place.part, place.there):
+                yield place
+
+    def embedded(self) -> Iterator[Pair]:
+        seen = set(self._known)
+        for place in sorted(self.places(), key=lambda place: (place.index, -place.similarity)):
+            part, row = self._rows[place.row]
+            example = self._heldout[place.index]
+            if not {(example.id, part, row.id), (example.id, part, "")} & seen:
+                seen.add((example.id, part, ""))
+                yield self._pair("embedded", place.index, part, row, place.similarity)
+        texts = [(overlap.without(_document(document), self._common), 0) for document in self._documents]
+        for place in sorted(self._finder.within(texts), key=lambda place: (place.index, -place.similarity)):
+            example, document = self._heldout[place.index], self._documents[place.row]
+            if place.similarity == 1 and (example.id, "documents", "") not in seen:
+                seen.add((example.id, "documents", ""))
+                yield Pair("documents", example.id, example.input, "documents", document.id, document.text)
+
+    @cached_property
+    def _finder(self) -> overlap.Questions:
+        questions = [overlap.without(words, self._common) for words in self._questions]
+        return overlap.Questions(questions, self._rules.similarity)
+
+    def meaning(self) -> Iterator[Pair]:
+        """Pairs whose vectors point the same way, where the rules hand in an embedder; the closest row of each part."""
+        if self._rules.embed is None or not self._heldout or not self._rows:
+            return
+        import numpy as np
+
+        ours = self._rules.embed([example.input for example in self._heldout])
+        theirs = self._rules.embed([row.input for _, row in self._rows])
+        parts = np.array([part for part, _ in self._rows])
+        for part in dict.fromkeys(parts.tolist()):
+            places = np.flatnonzero(parts == part)
+            for i in range(len(ours)):
+                cosines = theirs[places] @ ours[i]
+                for place in (p for p in np.argsort(-cosines) if cosines[p] >= self._rules.meaning):
+                    j = int(places[place])
+                    known = (self._heldout[i].id, part, self._rows[j][1].id) in self._known
+                    if not known and not near.another(self._questions[i], self._inputs[j], self._names):
+                        yield self._pair("meaning", i, *self._rows[j], float(cosines[place]))
+                        break
+
+    def _pair(self, kind: str, i: int, part: str, row: Example, found: float) -> Pair:
+        example = self._heldout[i]
+        self._known.add((example.id, part, row.id))
+        text = row.input
+        if kind == "embedded" and len(text) >= len(example.input) and fold(example.input) not in fold(text):
+            text = "\n".join((text, *row.targets))
+        return Pair(kind, example.id, example.input, part, row.id, text, found)
+
+
+def _document(document: Document) -> Words:
+    return (*near.words(document.title), *near.words(document.text))
+
+
+# ---------------------------------------------------------------------------------------------------------- message
+
+
+def _clip(text: str) -> str:
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _message(leaks: Leaks) -> str:
+    blocking = leaks.blocking
+    kinds = [kind for kind in KINDS if any(pair.kind == kind for pair in blocking)]
+    inputs = len({pair.heldout for pair in blocking if pair.kind != "group"})
+    groups = len({pair.text for pair in blocking if pair.kind == "group"})
+    counts = [f"{n} held-out {noun}{'s' * (n != 1)}" for n, noun in ((inputs, "input"), (groups, "group")) if n]
+    verb = "stands" if inputs + groups == 1 else "stand"
+    lines = [f"{' and '.join(counts)} also {verb} where the variants learn or read from:"]
+    listed = Counter[str]()
+    for pair in blocking:
+        if listed[pair.kind] < max(3, _SHOWN // len(kinds)):
+            listed[pair.kind] += 1
+            lines.append(f"  {pair}")
+    if more := len(blocking) - listed.total():
+        lines.append(f"  ... and {more} more pairs (`harness data check SPEC` lists them)")
+    lines.append("Take them out of one side, or split one file by group (`rows` with `heldout = 0.2`).")
+    if kinds == ["group"]:
+        lines[-1] += " If knowing the same facts is what you want to measure, set same_facts = true."
+    if allowable := [kind for kind in kinds if kind not in ("exact", "group")]:
+        listed_kinds = ", ".join(f'"{kind}"' for kind in allowable)
+        lines.append(
+            f"If these are truly other questions, write leaks = {{ allow = [{listed_kinds}] }} in [data]: every result "
+            "will say so."
+        )
+    return "\n".join(lines)

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from harness import data, measure, pipeline, plan
+from harness import data, measure, pipeline, plan, quality
 from harness.data import Dataset
 from harness.errors import DataError, HarnessError, UsageError, did_you_mean
 from harness.pipeline import Event, Pipeline, Watch
@@ -33,9 +33,14 @@ class Outcome:
 
 
 def load(spec: Spec) -> Dataset:
-    """Load the data of a spec. Raises DataError and LeakError, as `data.load` does, and DataError where a variant is to
-    learn from rows without an answer."""
+    """Load the data of a spec, with what `quality.check` warns of among its notes.
+
+    Raises DataError and LeakError, as `data.load` does, and DataError where a variant is to learn from rows without an
+    answer.
+    """
     dataset = data.load(spec.data)
+    warnings = [str(finding) for finding in quality.of(dataset, spec) if finding.severity == "warning"]
+    dataset = replace(dataset, notes=(*dataset.notes, *warnings))
     learning = [variant.name for variant in spec.variants if variant.train or variant.prompt.reads_train]
     if learning and not all(example.targets for example in dataset.train):
         raise DataError(
@@ -113,7 +118,11 @@ def _record(spec: Spec, run: PlannedRun, dataset: Dataset) -> Run:
         seed=run.seed,
         status="waiting",
         steps={role: named.name for role, named in run.steps.items()},
-        provenance={"fingerprints": dict(dataset.fingerprints), "data_notes": list(dataset.notes)},
+        provenance={
+            "fingerprints": dict(dataset.fingerprints),
+            "data_notes": list(dataset.notes),
+            "leaks": dataset.leaks.summary(),
+        },
     )
 
 
