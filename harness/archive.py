@@ -207,7 +207,7 @@ def _in_use(store: Store) -> tuple[set[str], set[str], float]:
             raise StoreError(
                 f"gc removes nothing, because it cannot tell which steps {name}@{number} uses: {error}"
             ) from error
-    return used, mirrored, since
+    return used | {step.name for step in store.made_from(used)}, mirrored, since
 
 
 # ------------------------------------------------------------------------------------------------------------ pack
@@ -224,7 +224,9 @@ def pack(store: Store, ref: str, path: Path) -> Path:
     if path.exists():
         raise StoreError(f"{path} is there already: choose another name, or remove it.")
     folders = [(f"experiments/{snapshot.name}/{snapshot.number}", snapshot.path)]
-    folders += [(f"steps/{name}", store.step(name).path) for name in sorted(snapshot.steps())]
+    used = snapshot.steps()
+    used |= {step.name for step in store.made_from(used)}
+    folders += [(f"steps/{name}", store.step(name).path) for name in sorted(used)]
     listed: dict[str, tuple[int, str]] = {}
     with files.replacing(path) as file, zipfile.ZipFile(file, "w") as archive:
         for place, folder in folders:

@@ -20,7 +20,7 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,17 @@ class Store:
         """Yield every step that was begun, by name."""
         for name in _folders(self.root / "steps"):
             yield Step(self.root, name)
+
+    def made_from(self, used: Collection[str], prefix: str = "") -> Iterator[Step]:
+        """Yield every step, of those whose name starts with `prefix`, that was made of steps in `used` alone and says
+        so in its inputs (`uses`): verdicts and ratings, which no run refers to. They are in use as long as those are.
+        """
+        for step in self.steps():
+            if step.name.startswith(prefix) and step.name not in used:
+                with contextlib.suppress(StoreError):  # one that cannot be read was made of nothing that is known
+                    uses = (step.inputs or {}).get("uses")
+                    if uses and set(uses) <= set(used):
+                        yield step
 
     # -------------------------------------------------------------------------------------------------- snapshots
 

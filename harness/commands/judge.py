@@ -1,0 +1,112 @@
+"""`harness judge`: let a model compare the answers of variants, two at a time, and show what it found."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.commands._common import experiment_argument, json_argument, open_snapshot, print_json, print_table
+from harness.commands._pairs import p_text, say_plain, show_ranking
+
+HELP = "let a model compare the answers of variants, two at a time, and show what it found"
+
+
+def arguments(word: argparse.ArgumentParser) -> None:
+    experiment_argument(word)
+    word.add_argument("--judge", type=Path, metavar="FILE", help="a judge's TOML file; without it, show what is stored")
+    word.add_argument(
+        "--set", action="append", default=[], metavar="PATH=VALUE", dest="overrides",
+        help="change one value of the judge's file, such as limit=50 (can be repeated)",
+    )  # fmt: skip
+    json_argument(word)
+
+
+def run(options: argparse.Namespace) -> int:
+    from harness import results, verdicts
+
+    if options.judge is not None:
+        _judge(options)
+    store, snapshot = open_snapshot(options)
+    found = verdicts.read(results.read(snapshot, store), store)
+    if options.json:
+        return print_json(found)
+    if not found:
+        print(f"No judge has compared the answers of {snapshot.ref} yet. `harness judge {snapshot.ref} --judge FILE`")
+        return 0
+    for judge in found:
+        show(judge)
+    return 0
+
+
+def _judge(options: argparse.Namespace) -> None:
+    """Do what is missing of the judge's work."""
+    from harness import judging, runner
+    from harness.display import Display
+    from harness.pipeline import Event
+    from harness.store import Store
+
+    judge = judging.load(options.judge, options.overrides)
+    store = Store(options.results)
+    snapshot = store.snapshot(options.experiment)
+    with Display("full" if sys.stderr.isatty() and not options.json else "plain") as display:
+
+        def told() -> None:
+            display.say("stopping after this batch; press Ctrl-C again to stop at once")
+
+        with runner.stop_gently(told) as check:
+
+            def watch(event: Event) -> None:
+                display.watch(event)
+                check(event)
+
+            judging.judge(judge, snapshot, store, watch)
+
+
+def show(judge: Mapping[str, Any]) -> None:
+    """Print one judge's comparisons, controls and ranking."""
+    from harness import figures
+
+    model = judge["settings"]["model"]
+    say_plain(f"Judge {judge['judge']} ({model.get('kind')} {model.get('id', '')}): both orders of every pair")
+    columns = ("variant", "against", "win rate", "95 %", "won", "tied", "lost", "p (Holm)", "order decided", "unparsed")
+    print_table(columns, [_row(row) for row in judge["comparisons"]])
+    say_plain(f"Win rates count ties as half. {_methods(judge['comparisons'])}")
+    print()
+    rows = []
+    for control in judge["controls"]:
+        for kind, name in (("null", "says nothing"), ("injected", "injected instruction")):
+            about = control[kind]
+            rate = figures.score(about["win_rate"], "share")
+            rows.append((name, control["variant"], rate, str(about["asked"]), str(about["unparsed"])))
+    print_table(("control answer", "against", "win rate", "pairs", "unparsed"), rows)
+    print()
+    show_ranking(judge["ranking"])
+    for note in judge["notes"]:
+        say_plain(note)
+    print()
+
+
+def _row(row: Mapping[str, Any]) -> tuple[str, ...]:
+    from harness import figures
+
+    return (
+        row["ours"],
+        row["theirs"],
+        figures.score(row["win_rate"], "share"),
+        figures.bounds(row["ci_low"], row["ci_high"], "share"),
+        str(row["wins"]),
+        str(row["ties"]),
+        str(row["losses"]),
+        p_text(row["p_adjusted"]),
+        figures.score(row["order_dependent"], "share"),
+        f"{row['unparsed']} of {row['asked']}",
+    )
+
+
+def _methods(rows: Sequence[Mapping[str, Any]]) -> str:
+    intervals = "; ".join(dict.fromkeys(row["method"] for row in rows))
+    tests = "; ".join(dict.fromkeys(row["test"] for row in rows))
+    return f"Intervals: {intervals}. Test: {tests}, adjusted by Holm for {len(rows)} comparisons."
