@@ -1,16 +1,18 @@
 """The results of one experiment as analyses read them: runs, held-out examples and scores, checked to be alike.
 
-The leaderboard, comparisons, slices and the decision all start from `read`. Nothing here computes an estimate.
+The leaderboard, comparisons, slices and the decision all start from `read`; `estimate` is how all of them give a
+value with its interval.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from harness import stats
+from harness import bootstrap, stats
 from harness.errors import HarnessError
 from harness.records import Example, Run, Score
 from harness.reducers import REDUCERS
@@ -56,6 +58,12 @@ class Variant:
         rows = zip(*(score.statistics for score in self.scores[metric]), strict=True)
         return [None if row[0] is None else stats.mean([one[0] for one in row if one is not None]) for row in rows]
 
+    def only(self, places: Sequence[int]) -> Variant:
+        """The same variant on the examples at `places`. The runs, and `errors` of the scores, stay those of all."""
+        return replace(
+            self, scores={name: tuple(_only(s, places) for s in found) for name, found in self.scores.items()}
+        )
+
 
 @dataclass(frozen=True)
 class Results:
@@ -70,6 +78,8 @@ class Results:
     primary: str
     baseline: str
     groups: tuple[str, ...]
+    whole: Results | None = None
+    """What these are a part of, where `only` made them."""
 
     @property
     def grouped(self) -> bool:
@@ -79,8 +89,25 @@ class Results:
     def variant(self, name: str) -> Variant | None:
         return next((variant for variant in self.variants if variant.name == name), None)
 
+    def only(self, places: Sequence[int]) -> Results:
+        """The same results on the examples at `places`: a slice, or what two experiments share."""
+        return replace(
+            self,
+            variants=tuple(variant.only(places) for variant in self.variants),
+            examples=tuple(self.examples[place] for place in places),
+            metrics={name: _only(score, places) for name, score in self.metrics.items()},
+            groups=tuple(self.groups[place] for place in places),
+            whole=self.whole or self,
+        )
+
     def binary(self, metric: str) -> bool:
-        """Whether each example of every variant is wholly right or wrong, seen with one seed: a proportion."""
+        """Whether each example of every variant is wholly right or wrong, seen with one seed: a proportion.
+
+        A part of the examples is what the whole is: a graded metric is no proportion on a slice that happens to hold
+        its ends alone.
+        """
+        if self.whole is not None:
+            return self.whole.binary(metric)
         about = self.metrics[metric]
         if (about.floor, about.ceiling) != (0, 1) or about.reducer != "mean":
             return False
@@ -110,10 +137,54 @@ def read(snapshot: Snapshot, store: Store) -> Results:
     )
 
 
-def spoken_of(values: Sequence[float | None], groups: Sequence[str]) -> tuple[list[float], list[str]]:
-    """Return the values that are there, and their groups."""
-    kept = [(value, group) for value, group in zip(values, groups, strict=True) if value is not None]
-    return [value for value, _ in kept], [group for _, group in kept]
+def estimate(results: Results, variant: Variant, metric: str) -> stats.Interval:
+    """Return the value of one variant on `metric`, over its seeds, with its 95 % interval."""
+    about, scores = results.metrics[metric], variant.scores[metric]
+    bounds = (about.floor, about.ceiling)
+    kept = [place for place, row in enumerate(scores[0].statistics) if row is not None]
+    groups = [results.groups[place] for place in kept]
+    if not kept:
+        return stats.Interval(None, None, None, 0, 0, "n/a (no examples)")
+    rows = [[row for row in score.statistics if row is not None] for score in scores]
+    # Alike under each seed is as good as one.
+    rows = rows[:1] if all(seed == rows[0] for seed in rows) else rows
+    if about.reducer != "mean":
+        return bootstrap.interval(bootstrap.Corpus(about.reducer, about.labels, rows, groups), bounds=bounds)[0]
+    values = [stats.mean([row[0] for row in seeds]) for seeds in zip(*rows, strict=True)]
+    means = [stats.mean([row[0] for row in seed]) for seed in rows] if len(rows) > 1 else []
+    return stats.interval(values, groups, binary=results.binary(metric), bounds=bounds, seeds=means)
+
+
+def settings_that_differ(one: str, other: str) -> list[tuple[str, str, str]]:
+    """Return (setting, its value in signature `one`, its value in `other`) for each that differs; "–" is not there."""
+    ours, theirs = _settings(one), _settings(other)
+    names = [*ours, *(name for name in theirs if name not in ours)]
+    pairs = [(name, ours.get(name, "–"), theirs.get(name, "–")) for name in names]
+    return [pair for pair in pairs if pair[1] != pair[2]]
+
+
+def _settings(signature: str) -> dict[str, str]:
+    """The settings of a signature, "kind|name:value|...": a value in JSON may hold "|" itself, any other may not."""
+    kind, _, rest = signature.partition("|")
+    found = {"kind": kind}
+    while rest:
+        name, _, rest = rest.partition(":")
+        try:
+            end = json.JSONDecoder().raw_decode(rest)[1]
+        except ValueError:
+            end = 0
+        if not end or rest[end : end + 1] not in ("", "|"):
+            end = len(rest.partition("|")[0])
+        found[name], rest = rest[:end], rest[end + 1 :]
+    return found
+
+
+def _only(score: Score, places: Sequence[int]) -> Score:
+    return replace(
+        score,
+        ids=tuple(score.ids[place] for place in places),
+        statistics=tuple(score.statistics[place] for place in places),
+    )
 
 
 def _variants(runs: Sequence[Run], store: Store) -> list[Variant]:
@@ -138,17 +209,30 @@ def _variant(name: str, runs: tuple[Run, ...], store: Store) -> Variant:
 
 def _fingerprint(variants: Sequence[Variant]) -> str:
     """Return the digest of the held-out split that every run is about."""
-    found: dict[str, str] = {}
+    found: dict[str, Variant] = {}
     for variant in variants:
         for run in variant.runs:
-            found.setdefault(str(run.provenance.get("fingerprints", {}).get("heldout", "")), variant.name)
+            found.setdefault(str(run.provenance.get("fingerprints", {}).get("heldout", "")), variant)
     if len(found) > 1:
-        sides = ", ".join(f"{name!r} on {digest[:12] or 'an unknown one'}" for digest, name in found.items())
+        sides = ", ".join(f"{one.name!r} on {digest[:12] or 'an unknown one'}" for digest, one in found.items())
         raise HarnessError(
-            f"cannot rank variants of different held-out splits: {sides}. "
+            f"cannot rank variants of different held-out splits: {sides}{_strays(*list(found.values())[:2])}. "
             "Run the experiment again, so that all of them answer the same examples."
         )
     return next(iter(found))
+
+
+def _strays(one: Variant, other: Variant) -> str:
+    """Which examples only one of two variants answered, as far as their scores tell."""
+    ids = [next((score.ids for found in side.scores.values() for score in found), None) for side in (one, other)]
+    if ids[0] is None or ids[1] is None:
+        return ""
+    told = [
+        f"only {side.name!r} answered {', '.join(map(repr, alone[:3]))}{' and others' if len(alone) > 3 else ''}"
+        for side, mine, its in ((one, ids[0], ids[1]), (other, ids[1], ids[0]))
+        if (alone := [identity for identity in mine if identity not in set(its)])
+    ]
+    return f" ({'; '.join(told) or 'the same ids, so a question, an answer, a group or a tag differs'})"
 
 
 def _metrics(variants: Sequence[Variant], examples: Sequence[Example]) -> dict[str, Score]:
@@ -166,9 +250,12 @@ def _metrics(variants: Sequence[Variant], examples: Sequence[Example]) -> dict[s
 
 def _same_settings(metric: str, one: tuple[str, Score], two: tuple[str, Score]) -> None:
     if one[1].signature != two[1].signature:
+        differing = settings_that_differ(one[1].signature, two[1].signature)
+        told = "; ".join(f"{name} is {a} for {one[0]!r} but {b} for {two[0]!r}" for name, a, b in differing)
         raise HarnessError(
             f"cannot rank variants that were scored differently: {metric} is {one[1].signature!r} for {one[0]!r} but "
-            f"{two[1].signature!r} for {two[0]!r}. Run the experiment again, so that all are scored with one setting."
+            f"{two[1].signature!r} for {two[0]!r} ({told}). Score all of them with one setting: run the experiment "
+            "again, or `harness score` it."
         )
     for identity, first, second in zip(one[1].ids, one[1].statistics, two[1].statistics, strict=False):
         if (first is None) != (second is None):

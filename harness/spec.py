@@ -24,15 +24,19 @@ from pydantic import (
     PrivateAttr,
     ValidationError,
     WithJsonSchema,
+    field_serializer,
     field_validator,
 )
 
 from harness.errors import Fault, SpecError, StoreError, did_you_mean
 from harness.layers import assemble, fault, shown
-from harness.plugins import Backend, Family, Local, Method, Metric, Prompt, Retriever
-from harness.records import Decoding
+from harness.leaks import SIMILARITY
+from harness.plugins import Backend, Embedder, Family, Local, Method, Metric, Prompt, Retriever
+from harness.records import Decoding, Normalise
 from harness.shape import chosen, class_of, explain, fit, instance
 from harness.step import checked_name
+from harness.terms import TABLES, Constraints, Gate, Known, Prices, Scale, Terms
+from harness.terms import faults as terms_faults
 from harness.toml_lines import Node
 
 
@@ -80,6 +84,23 @@ class Table(BaseModel):
     layered: ClassVar[frozenset[str]] = frozenset()
 
 
+class LeakRules(Table):
+    """The `leaks` table of `[data]`: which copies of held-out examples are refused. Exact ones always are."""
+
+    similarity: float = Field(SIMILARITY, gt=0.5, le=1)
+    """Share of the words from which two texts are near-copies."""
+    allow: tuple[Literal["near", "embedded", "documents", "meaning"], ...] = ()
+    """Kinds of leaks that do not stop a run; what was found is shown with every result."""
+    embedder: Annotated[Embedder, Family("embedders")] | None = None
+    """Search by meaning too, with this embedder, at the start of every run; by default off."""
+    meaning: float = Field(0.95, gt=0.5, le=1)
+    """Cosine from which two inputs mean the same, where an embedder is named."""
+
+    @field_serializer("embedder")
+    def _settings(self, embedder: Embedder | None) -> dict[str, Any] | None:
+        return embedder.settings() if embedder else None
+
+
 class DataSpec(Table):
     """The `[data]` table: where the examples and documents are, and which fields hold what.
 
@@ -117,13 +138,17 @@ class DataSpec(Table):
     """The field that names the document, or documents, with the answer: what recall of a retriever is measured by."""
     same_facts: bool = False
     """Permit groups and rephrasings that stand in train and held-out both: memorising instead of generalising."""
+    leaks: LeakRules = LeakRules()
+    """What counts as a copy of a held-out example, and what of it is permitted."""
     seed: int = 0
     """Which split of `rows` is drawn."""
 
 
 class Decode(Table):
-    """The `[decode]` table: how answers are generated."""
+    """The `[decode]` table: how answers are made. Settings of the other kind that a variant inherits do not count."""
 
+    kind: Literal["generate", "choices"] = "generate"
+    """"generate" writes an answer; "choices" takes the likeliest text of a set, by the model's own likelihoods."""
     max_tokens: int = Field(64, ge=1)
     """How many new tokens an answer has at most."""
     temperature: float = Field(0.0, ge=0)
@@ -132,10 +157,26 @@ class Decode(Table):
     """Sample from the likeliest tokens that together have this probability."""
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     """Texts that end an answer; they are not part of it."""
+    choices: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """What is chosen from; by default every distinct target of the train split."""
+    normalise: Normalise = "none"
+    """What a choice's log-probability is divided by before they are ranked: nothing, which favours short choices, its
+    tokens or its bytes."""
+
+    @field_validator("choices")
+    @classmethod
+    def _several(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(value) == 1 or len(set(value)) < len(value):
+            raise ValueError("choose among at least two texts, each named once")
+        return value
 
     @property
     def decoding(self) -> Decoding:
-        return Decoding(**self.model_dump())
+        """The settings of this kind alone. `choices` is empty where they are the targets of the train split."""
+        return Decoding(**{name: getattr(self, name) for name in _DECODE[self.kind]})
+
+
+_DECODE = {"generate": ("max_tokens", "temperature", "top_p", "stop"), "choices": ("choices", "normalise")}
 
 
 class Latency(Table):
@@ -190,7 +231,7 @@ class Variant(Table):
             "retrieve": self.retrieve.settings() if self.retrieve else None,
             "train": [method.settings() for method in self.train],
             "adapter": self.adapter,
-            "decode": self.decode.model_dump(mode="json"),
+            "decode": self.decode.model_dump(mode="json", include={"kind", *_DECODE[self.decode.kind]}),
         }
 
 
@@ -219,6 +260,12 @@ class Spec(Table):
     """How the time of single requests is measured."""
     tracking: Tracking = Tracking()
     """What is mirrored to W&B."""
+    cost: Prices = Prices()
+    """What machines and tokens cost."""
+    constraints: Constraints = Constraints()
+    """What a variant must keep to be shipped."""
+    gate: Gate = Gate()
+    """Rules that `harness gate` checks."""
 
     _file: Path = PrivateAttr(default=Path())
     _text: str = PrivateAttr(default="")
@@ -267,17 +314,20 @@ class Spec(Table):
             "variants": [variant.resolved() for variant in self.variants],
             "latency": self.latency.model_dump(mode="json"),
             "tracking": self.tracking.model_dump(mode="json"),
+            "cost": self.cost.model_dump(mode="json"),
+            "constraints": self.constraints.model_dump(mode="json"),
+            "gate": self.gate.model_dump(mode="json"),
             "overrides": list(self._overrides),
         }
-        written: dict[str, Any] = _replaced(values, self._written)
+        written: dict[str, Any] = replaced(values, self._written)
         return written
 
 
-def _replaced(value: Any, texts: dict[str, str]) -> Any:
+def replaced(value: Any, texts: dict[str, str]) -> Any:
     if isinstance(value, dict):
-        return {key: _replaced(child, texts) for key, child in value.items()}
+        return {key: replaced(child, texts) for key, child in value.items()}
     if isinstance(value, list):
-        return [_replaced(child, texts) for child in value]
+        return [replaced(child, texts) for child in value]
     return texts.get(value, value) if isinstance(value, str) else value
 
 
@@ -296,7 +346,7 @@ def load(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Spec:
     written, faults = assemble(file, overrides)
     if written is None:
         raise SpecError(faults)
-    _make_importable(written)
+    make_importable(written)
     root = fit(written, Spec, faults)
     values = {"name": file.stem, **root.plain()}
     names = [name for variant in root.at(("variant",)).items if (name := variant.text("name"))]
@@ -314,11 +364,11 @@ def load(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Spec:
     spec._file = file
     spec._text = file.read_text(encoding="utf-8-sig")
     spec._overrides = tuple(overrides)
-    spec._written = dict(_paths_as_written(written, root, file.absolute().parent))
+    spec._written = dict(paths_as_written(written, root, file.absolute().parent))
     return spec
 
 
-def _make_importable(root: Node) -> None:
+def make_importable(root: Node) -> None:
     """Let `kind = "module:Class"` find modules beside the spec. Behind the rest, so that they shadow nothing."""
     for folder in dict.fromkeys(str(node.place.folder.absolute()) for node in (root, *root.table.values())):
         if folder not in sys.path:
@@ -326,7 +376,7 @@ def _make_importable(root: Node) -> None:
             importlib.invalidate_caches()
 
 
-def _paths_as_written(before: Node, after: Node, folder: Path) -> Iterator[tuple[str, str]]:
+def paths_as_written(before: Node, after: Node, folder: Path) -> Iterator[tuple[str, str]]:
     """The paths that `fit` made absolute, with the text that stands for each in `resolved`."""
     if isinstance(after.value, str):
         before = chosen(before)
@@ -334,9 +384,9 @@ def _paths_as_written(before: Node, after: Node, folder: Path) -> Iterator[tuple
         plain = "${" not in before.value and not Path(before.value).is_absolute()
         yield after.value, Path(os.path.relpath(after.value, folder)).as_posix() if plain else before.value
     for key, child in after.table.items():
-        yield from _paths_as_written(before.table[key], child, folder)
+        yield from paths_as_written(before.table[key], child, folder)
     for old, new in zip(before.items, after.items, strict=False):
-        yield from _paths_as_written(old, new, folder)
+        yield from paths_as_written(old, new, folder)
 
 
 # --------------------------------------------------------------------------------------------------- across fields
@@ -358,6 +408,7 @@ def _across(root: Node) -> Iterator[Fault]:
         yield fault(baseline, f"there is no variant {baseline.value!r}.{did_you_mean(baseline.value, names)}")
     for variant in root.at(("variant",)).items:
         yield from _variant_faults(variant, root)
+    yield from _terms_faults(root, names)
 
 
 def _same(noun: str, nodes: Sequence[Node]) -> Iterator[Fault]:
@@ -401,30 +452,53 @@ def _metric_faults(root: Node) -> Iterator[Fault]:
     for node in primaries[1:]:
         yield fault(node.table["primary"], "only one metric can be the primary one")
     data = root.table.get("data")
-    silent = [v.text("name") or "?" for v in root.at(("variant",)).items if v.table and "retrieve" not in v.table]
+    variants = [variant for variant in root.at(("variant",)).items if variant.table]
+    silent = [v.text("name") or "?" for v in variants if "retrieve" not in v.table]
+    writing = [v.text("name") or "?" for v in variants if v.at(("decode",)).text("kind") != "choices"]
     for node, plugin in found:
-        if not plugin.needs_passages:
-            continue
-        about = f"{plugin.name!r} measures what was retrieved"
-        if data is not None and isinstance(data.value, dict) and data.text("source") is None:
-            yield fault(node, f"{about}: [data] must name the field with the right documents, `source`")
-        if silent and node is (primaries or nodes)[0]:
-            listed = ", ".join(silent[:3]) + (", ..." if len(silent) > 3 else "")
-            hint = "put another metric first, or make it the primary one"
-            yield fault(node, f"{about}, so it cannot rank variants that retrieve nothing ({listed}): {hint}")
+        ranks = node is (primaries or nodes)[0]
+        if plugin.needs_passages:
+            about = f"{plugin.name!r} measures what was retrieved"
+            if data is not None and isinstance(data.value, dict) and data.text("source") is None:
+                yield fault(node, f"{about}: [data] must name the field with the right documents, `source`")
+            if silent and ranks:
+                yield fault(node, f"{about}, so it cannot rank variants that retrieve nothing {_not_first(silent)}")
+        if plugin.needs_choices:
+            about = f'{plugin.name!r} needs the probabilities of choices, decode = {{ kind = "choices" }}'
+            if len(writing) == len(variants):
+                yield fault(node, f"{about}, and no variant has them")
+            elif writing and ranks:
+                yield fault(node, f"{about}, so it cannot rank variants that write their answers {_not_first(writing)}")
+        if plugin.needs_gold and not _has(root, "likelihoods"):
+            yield fault(node, f"{plugin.name!r} needs a model that tells how likely a text is, {_not_of(root)}")
+
+
+def _not_first(names: Sequence[str]) -> str:
+    listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return f"({listed}): put another metric first, or make it the primary one"
+
+
+def _has(root: Node, ability: str) -> bool:
+    """Whether the model can be trained ("trainable") or tell likelihoods; True where it is faulty itself."""
+    backend = class_of(Family("backends"), root.table["model"]) if "model" in root.table else None
+    return backend is None or not issubclass(backend, Backend) or bool(getattr(backend, ability))
+
+
+def _not_of(root: Node) -> str:
+    kind = root.table["model"].text("kind") or root.table["model"].plain()
+    return f'[model] kind = "transformers"; not {kind!r}'
 
 
 def _variant_faults(variant: Node, root: Node) -> Iterator[Fault]:
     data = root.at(("data",)).table if "data" in root.table else {}
     train, retrieve = variant.table.get("train"), variant.table.get("retrieve")
-    backend = class_of(Family("backends"), root.table["model"]) if "model" in root.table else None
-    fixed = backend is not None and issubclass(backend, Backend) and not backend.trainable
     for node in (variant.table.get("adapter"), train if train is not None and train.items else None):
-        if node is not None and fixed:
+        if node is not None and not _has(root, "trainable"):
             what = "training needs" if node is train else "an adapter needs"
-            kind = root.table["model"].text("kind") or root.table["model"].plain()
-            yield fault(node, f'{what} a model whose weights are at hand, [model] kind = "transformers"; not {kind!r}')
+            yield fault(node, f"{what} a model whose weights are at hand, {_not_of(root)}")
     learns = "train" in data or "rows" in data
+    if "decode" in variant.table:
+        yield from _decode_faults(variant, root, learns=learns or not data)
     if data and not learns and train is not None and train.items:
         yield fault(train, "there is nothing to train on: [data] names no `train`")
     prompt = instance(Family("prompts", "zero-shot"), variant.table.get("prompt"))
@@ -440,3 +514,59 @@ def _variant_faults(variant: Node, root: Node) -> Iterator[Fault]:
         for key in ("distractors", "oracle_share", "shuffle") if stage.text("context") != "retrieved" else ():
             if key in stage.table:
                 yield fault(stage.table[key], f'`{key}` is about retrieved passages: it needs context = "retrieved"')
+
+
+def _terms_faults(root: Node, variants: Sequence[str]) -> Iterator[Fault]:
+    """The faults between `[cost]`, `[constraints]`, `[gate]` and the rest, where each of them is sound by itself."""
+    metrics = [instance(Family("metrics"), node) for node in root.at(("metric",)).items]
+    found = [metric for metric in metrics if isinstance(metric, Metric)]
+    try:
+        given = {name: root.table[name].plain() if name in root.table else {} for name in TABLES}
+        terms = Terms(
+            Prices.model_validate(given["cost"]),
+            Constraints.model_validate(given["constraints"]),
+            Gate.model_validate(given["gate"]),
+        )
+    except ValidationError:
+        return
+    if not found or len(found) < len(metrics):
+        return
+    latency = root.table["latency"].table.get("examples") if "latency" in root.table else None
+    known = Known(
+        {metric.name: Scale(metric.kind, metric.direction, metric.floor, metric.ceiling) for metric in found},
+        next((metric for metric in found if metric.primary), found[0]).name,
+        variants,
+        latency=latency is None or latency.value != 0,
+    )
+    for place, message in terms_faults(terms, known):
+        yield fault(root.at(place), message)
+
+
+def _decode_faults(variant: Node, root: Node, *, learns: bool) -> Iterator[Fault]:
+    decode = variant.table["decode"]
+    kind = decode.text("kind") or "generate"
+    if kind not in _DECODE:
+        return
+    for name, other in decode.table.items():
+        if name not in _DECODE[_OTHER[kind]]:
+            continue
+        if "kind" not in decode.table or _nearness(other, variant) >= _nearness(decode.table["kind"], variant):
+            need = f'it needs kind = "{_OTHER[kind]}"'
+            yield fault(other, f"`{name}` is about another way to answer: {need}")
+    if kind == "choices" and not _has(root, "likelihoods"):
+        yield fault(decode.table["kind"], f"choices need a model that tells how likely a text is, {_not_of(root)}")
+    if kind == "choices" and not learns and "choices" not in decode.table:
+        hint = 'name them, choices = ["yes", "no"]'
+        yield fault(decode.table["kind"], f"there is nothing to choose from: [data] names no `train`; {hint}")
+
+
+_OTHER = {"generate": "choices", "choices": "generate"}
+
+
+def _nearness(node: Node, variant: Node) -> float:
+    """How near to a variant a setting was written: the nearer one decides, an inherited one is no fault beside it."""
+    override = node.place.file == "--set"
+    first = node.place.path.partition(".")[0]
+    if first == "variant":
+        return (3 if override or f"{node.place.path}.".startswith(f"{variant.place.path}.") else 2) + override / 2
+    return (first == "defaults") + override / 2

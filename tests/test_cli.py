@@ -58,6 +58,9 @@ def test_without_a_command_it_prints_the_help(capsys: pytest.CaptureFixture[str]
         "list",
         "show",
         "leaderboard",
+        "compare",
+        "slices",
+        "score",
         "models",
         "schema",
         "sync",
@@ -209,6 +212,8 @@ def test_a_dry_run_tells_the_steps_and_writes_nothing(comparison: Comparison) ->
     }  # fmt: skip
     assert found["seconds"] > 0
     assert found["measured"] is False
+    assert "held-out examples" in done.out and "80 % power" in done.out
+    assert found["statistics"]["n"] == 8 and list(found["statistics"]["minimum_detectable"]) == ["0.1", "0.2", "0.4"]
     only = comparison.run("--dry-run", "--json", "--only", "plain").json
     assert {name for step in only["steps"] for name in step["variants"]} == {"plain"}
     assert comparison.logged("") == []

@@ -79,6 +79,8 @@ class CountedSession(CannedSession):
         take("TOYS_ANSWER")
         if any(text and text in asked for text in broken()):
             return Reply(error="the line was bad", finish="error")
+        if reply.choices:  # What was weighed has no ending of its own.
+            return reply
         texts = tuple(text + self.ending for text in reply.texts)
         return Reply(
             texts=texts, input_tokens=reply.input_tokens, output_tokens=reply.output_tokens, seconds=reply.seconds

@@ -27,6 +27,7 @@ def run(options: argparse.Namespace) -> int:
         "seeds": list(spec.seeds),
         "splits": dataset.counts,
         "fingerprints": dict(dataset.fingerprints),
+        "leaks": dataset.leaks.summary(),
         "notes": list(dataset.notes),
     }
     if options.json:

@@ -98,12 +98,14 @@ def run(options: argparse.Namespace) -> int:
 def _dry_run(dataset: Dataset, planned: Sequence[PlannedRun], store: Store, options: argparse.Namespace) -> int:
     from dataclasses import asdict
 
-    from harness import estimate, figures
+    from harness import estimate, figures, power
 
+    groups = [example.group or f"\0{example.id}" for example in dataset.heldout]
+    shows = power.plan(groups)
     steps, rates = estimate.missing(planned, dataset, store)
     seconds = sum(step.seconds or 0 for step in steps)
     if options.json:
-        return print_json({"steps": [asdict(step) for step in steps], "seconds": seconds, **rates})
+        return print_json({"steps": [asdict(step) for step in steps], "seconds": seconds, **rates, "statistics": shows})
     if not steps:
         print("Nothing is missing: every step is in the store.")
         return 0
@@ -122,4 +124,5 @@ def _dry_run(dataset: Dataset, planned: Sequence[PlannedRun], store: Store, opti
     how = "rates measured in this store" if rates["measured"] else "assumed rates, as nothing was measured here yet"
     print(f"{len(steps)} steps ({len(rows)} shown, the others are scores), about {figures.seconds(seconds)} in all.")
     print(f"Tokens are estimated from characters, times from {how}; loading models is not counted.")
+    print(power.sentence(shows))
     return 0

@@ -1,0 +1,73 @@
+"""`harness score`: score stored answers with other metrics, without answering again."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.commands._common import json_argument, print_board, print_json, say, store_argument
+from harness.errors import UsageError
+
+if TYPE_CHECKING:
+    from harness.display import Style
+    from harness.pipeline import Event
+
+HELP = "score stored answers with other metrics, without answering again"
+
+
+def arguments(word: argparse.ArgumentParser) -> None:
+    word.add_argument(
+        "experiment", help="a name, a snapshot NAME@N, or latest; or a spec alone, for the experiment that it names"
+    )
+    word.add_argument(
+        "spec", type=Path, nargs="?", help="a TOML file: its [[metric]] tables become the experiment's metrics"
+    )
+    word.add_argument(
+        "--metric", action="append", default=[], metavar="TOML", dest="tables",
+        help="add a metric, or change the one of its name: '{kind = \"bleu\"}', or a kind alone (can be repeated)",
+    )  # fmt: skip
+    store_argument(word)
+    word.add_argument("--display", choices=("full", "plain", "none"), help="default: full on a terminal, else plain")
+    json_argument(word)
+
+
+def run(options: argparse.Namespace) -> int:
+    from harness import leaderboard, rescore, runner, tracking
+    from harness.display import Display
+    from harness.store import Store
+
+    ref, spec = options.experiment, options.spec
+    if spec is None and ref.endswith(".toml"):
+        ref, spec = "", Path(ref)
+    chosen = rescore.choose(spec, options.tables)
+    if not options.results.is_dir():
+        raise UsageError(f"there are no results in {options.results}: --results names another folder")
+    store = Store(options.results)
+    source = store.snapshot(ref or chosen.experiment)
+    style: Style = "none" if options.json else options.display or ("full" if sys.stderr.isatty() else "plain")
+    with Display(style) as display:
+
+        def told() -> None:
+            display.say("stopping after this score; press Ctrl-C again to stop at once")
+
+        with runner.stop_gently(told) as check:
+
+            def watch(event: Event) -> None:
+                display.watch(event)
+                check(event)
+
+            outcome = rescore.score(store, source, chosen, watch)
+    snapshot = outcome.snapshot
+    if outcome.made:
+        tracking.start(store.root, snapshot.ref, snapshot.spec.get("tracking") or {"mode": "off"})
+    board = snapshot.leaderboard or leaderboard.build(snapshot, store)
+    if options.json:
+        return print_json(board)
+    print_board(board)
+    if unfinished := [run for run in snapshot.runs() if run.status != "complete"]:
+        names = ", ".join(dict.fromkeys(run.variant for run in unfinished))
+        say(f"not complete, so not scored: {names}. `harness run` with these metrics in its spec goes on with them")
+    say(f"{source.ref} scored again: {outcome.made} scores were made, no answer was. Kept as {snapshot.ref}.")
+    return 0
