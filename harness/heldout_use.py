@@ -11,8 +11,9 @@ from harness.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """Of one held-out set (by its fingerprint) under one experiment's name: the `snapshots` (numbers, rising) of which
-    at least one run has ended on it, and how many different ways of answering (`predict` steps) they tried."""
+    """Of one held-out set (by its fingerprint) under one experiment's name: the `snapshots` (numbers, rising) that
+    answered it in a way that no earlier one had, and how many ways of answering (`predict` steps) they tried. To score
+    the same answers with another metric is no new use."""
 
     snapshots: tuple[int, ...] = ()
     answers: int = 0
@@ -41,7 +42,7 @@ def of(store: Store, experiment: str, fingerprint: str, upto: int | None = None)
                 found = _answers(store.snapshot(f"{experiment}@{number}"), fingerprint)
             except StoreError:
                 continue
-            if found:
+            if found - answers:
                 used.append(number)
                 answers |= found
     return Use(tuple(used), len(answers))

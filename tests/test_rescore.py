@@ -116,6 +116,7 @@ def test_a_metric_is_added_without_answering_or_loading_anything(ran: Comparison
         assert values(board, metric) == values(before, metric)
     costs = [{row["variant"]: row["cost"] for row in each["rows"]} for each in (before, board)]
     assert costs[0] == costs[1]
+    assert not any("has been used" in note for note in board["notes"]), "to score again is no new look at the answers"
     assert board["total"] == before["total"]  # the index is gone; what it took is not forgotten
     old, new = ran.store.snapshot("fruit@1"), ran.store.snapshot("fruit@2")
     assert old.leaderboard == before and new.state == "complete"
