@@ -96,7 +96,7 @@ def wilson(share: float, n: float, critical: float = Z) -> tuple[float, float]:
     centre = share + square / 2
     width = critical * math.sqrt(share * (1 - share) / n + square / n / 4)
     low, high = (centre - width) / (1 + square), (centre + width) / (1 + square)
-    return (low if share > 0 else 0.0), (high if share < 1 else 1.0)
+    return (max(low, 0.0) if share > 0 else 0.0), (min(high, 1.0) if share < 1 else 1.0)  # rounding may lead outside
 
 
 def design_effect(groups: Sequence[str], correlation: float) -> float:

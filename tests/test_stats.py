@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats as reference
 
@@ -163,6 +163,7 @@ def test_seeds_alone_give_the_classic_t_interval_of_their_means() -> None:
 
 
 @given(grouped)
+@example(([0.0, 5e-324, 5e-324, 5e-324], ["a", "a", "a", "b"]))
 def test_an_interval_holds_its_estimate_inside_the_bounds(rows: tuple[list[float], list[str]]) -> None:
     values, groups = rows
     made = stats.interval(values, groups, binary=False, bounds=SHARE)
