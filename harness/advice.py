@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from harness import figures, measures, pareto
+from harness.decision import SAME_COST
 from harness.limits import label
 from harness.measures import bare
 
@@ -92,8 +93,8 @@ def _why(decision: Decision, shipped: Row) -> list[str]:
     count = f"{len(meeting)} of {len(rows)} variants" if len(meeting) < len(rows) else f"all {len(rows)} variants"
     which = "meet every constraint" if constrained else "completed (there are no constraints)"
     heldout = decision["heldout"]
-    groups = f" in {heldout['groups']:,} groups" if heldout["groups"] else ""
-    examples = f"{heldout['n']:,} held-out example{'s' if heldout['n'] != 1 else ''}{groups}"
+    groups = f" in {figures.counted(heldout['groups'], 'group')}" if heldout["groups"] else ""
+    examples = f"{figures.counted(heldout['n'], 'held-out example')}{groups}"
     place = ", the best" if shipped["variant"] == decision["best"] and not decision["tied"] and len(meeting) > 1 else ""
     metric = decision["primary"]["name"]
     lines = [f"{shipped['variant']} scores {_quality(decision, shipped)} on {metric}{place}, over {examples}."]
@@ -112,16 +113,20 @@ def _sure(decision: Decision, shipped: Row) -> list[str]:
     told = [name]
     if best != name:
         pair = _pair(decision, best, name)
-        lines.append(f"{best} did better by {_difference(decision, pair)}: {_verdict(pair)}.")
+        ahead = "scored the same, a difference of" if pair["difference"] == 0 else "did better by"
+        lines.append(f"{best} {ahead} {_difference(decision, pair)}: {_verdict(pair)}.")
         lines.append(f"At the far end of that interval, shipping {name} gives up {_worst(decision, pair)}.")
         told.append(best)
     elif rivals:
         pair = _pair(decision, name, rivals[0])
-        lines.append(f"The next is {rivals[0]}, behind by {_difference(decision, pair)}: {_verdict(pair)}.")
+        behind = "with the same score, a difference of" if pair["difference"] == 0 else "behind by"
+        lines.append(f"The next is {rivals[0]}, {behind} {_difference(decision, pair)}: {_verdict(pair)}.")
         told.append(rivals[0])
     base = decision["baseline"]
     if base not in told and (pair := _pair(decision, name, base)) is not None:
-        lines.append(f"Against the baseline {base}: {_difference(decision, pair, signed=True)}, {_verdict(pair)}.")
+        gain = (pair["difference"] or 0.0) * (1 if _higher(decision) else -1)
+        how = "better by " if gain > 0 else "worse by " if gain < 0 else ""
+        lines.append(f"Against the baseline {base}: {how}{_difference(decision, pair)}, {_verdict(pair)}.")
     lines += _tests(decision)
     for item in shipped["constraints"]:
         if item["certain"] is False:
@@ -142,7 +147,7 @@ def _tests(decision: Decision) -> list[str]:
     family = decision["comparisons"]["family"]
     which = f"all {family} pairs" if family == len(pairs) else f"the {family} pairs that differ at all"
     adjusted = f"; p is adjusted by Holm over {which}" if family > 1 else ""
-    return [f"Differences are paired by example; the test is the {' or the '.join(used)}{adjusted}."]
+    return [f"Differences are paired by example and tested by {' or '.join(used)}{adjusted}."]
 
 
 def _cost(decision: Decision, shipped: Row) -> list[str]:
@@ -187,12 +192,16 @@ def _against(decision: Decision, row: Row) -> str:
         return f"{row['status']}{why}" if row["status"] != "complete" else "no figure to decide by"
     quality = f"{decision['primary']['name']} {_quality(decision, row)}"
     if not row["meets"]:
-        return f"{_told(row)} ({quality})"
+        named = any(item["name"] == decision["primary"]["name"] for item in _missed(row))
+        return _told(row) if named else f"{_told(row)} ({quality})"
+    if name == best and _pair(decision, best, shipped)["difference"] == 0:
+        return f"as good as {shipped} by the measured {quality}; {_dearer(decision, row)}"
     if name == best:
         return f"best by the measured {quality}, but not shown to be better than {shipped}; {_dearer(decision, row)}"
     pair = _pair(decision, best, name)
     if name in decision["tied"]:
-        said = f"{_difference(decision, pair)} behind, {_verdict(pair)}"
+        behind = "apart" if pair["difference"] == 0 else "behind"
+        said = f"{_difference(decision, pair)} {behind}, {_verdict(pair)}"
         return f"cannot be told from {best} ({said}); {_dearer(decision, row)}"
     return f"worse than {best} by {_difference(decision, pair)}, {_verdict(pair)}"
 
@@ -202,7 +211,8 @@ def _dearer(decision: Decision, row: Row) -> str:
     shipped, currency = _row(decision, decision["recommended"]), decision["terms"]["cost"]["currency"]
     assert shipped is not None
     mine, its = row["cost"]["money_per_1000"], shipped["cost"]["money_per_1000"]
-    if "cheap" in decision["reason"] and mine > 1.1 * its:
+    tied = [_row(decision, name) for name in (decision["best"], *decision["tied"])]
+    if "cheap" in decision["reason"] and mine > SAME_COST * min(one["cost"]["money_per_1000"] for one in tied if one):
         return f"1,000 answers cost {measures.money(mine, currency)}, not {measures.money(its, currency)}"
     if row["parts"] == shipped["parts"]:
         return "no simpler and no better"
@@ -251,7 +261,7 @@ def _relaxed(decision: Decision, shipped: Row | None) -> list[str]:
     row = min(outside, key=distance)
     gain = "" if shipped is None else f", which scores better: {_quality(decision, row)}"
     asked = [
-        f"{item['got']} allowed for {label(item['name'])} (now {item['asked']})"
+        f"{label(item['name'])} of {item['got']} accepted ({item['asked']} is asked now)"
         if item["asked"]
         else f"{label(item['name'])} not asked"
         for item in _missed(row)
@@ -299,12 +309,12 @@ def _fronts(decision: Decision) -> list[str]:
         places = [f"{place}: {', '.join(found[place])}" for place in order]
         lines.append(f"By {front['cost'].replace('_', ' ')}, {'; '.join(places)}.")
     if lines:
-        margin, unit = decision["fronts"][0]["margin"], decision["primary"]["unit"]
-        shown = "nothing" if margin is None else figures.change(margin, unit).removeprefix("+")
-        lines.append(
-            "The percentage is how sure a place on the front is. "
-            + pareto.NOTE.format(margin=shown + (" points" if unit == "share" else ""))
-        )
+        margin = decision["fronts"][0]["margin"]
+        shown = figures.size_of_change(margin, decision["primary"]["unit"])
+        also = "" if margin is None else f", or by the paired test is not worse by more than {shown}"
+        lines.append(pareto.NOTE.format(margin=also))
+        if any(point["share"] is not None for front in decision["fronts"] for point in front["points"]):
+            lines.append(pareto.SHARE)
     return lines
 
 
@@ -321,16 +331,9 @@ def _pair(decision: Decision, one: str, other: str) -> Any:
         if (pair["one"], pair["other"]) == (one, other):
             return pair
         if (pair["other"], pair["one"]) == (one, other):
-            turned = {key: None if pair[key] is None else -pair[key] for key in ("difference", "ci_low", "ci_high")}
-            low, high = turned["ci_high"], turned["ci_low"]
-            return {
-                **pair,
-                "one": one,
-                "other": other,
-                "difference": turned["difference"],
-                "ci_low": low,
-                "ci_high": high,
-            }
+            ends = (pair["difference"], pair["ci_low"], pair["ci_high"])
+            value, high, low = (None if end is None else -end for end in ends)
+            return {**pair, "one": one, "other": other, "difference": value, "ci_low": low, "ci_high": high}
     return None
 
 
@@ -346,20 +349,17 @@ def _quality(decision: Decision, row: Row) -> str:
     return f"{value} (95 % interval {figures.bounds(found['ci_low'], found['ci_high'], unit)})"
 
 
-def _difference(decision: Decision, pair: Mapping[str, Any], *, signed: bool = False) -> str:
+def _difference(decision: Decision, pair: Mapping[str, Any]) -> str:
+    """How large a difference is, whichever side is ahead, with the interval of that size."""
     unit, value = decision["primary"]["unit"], pair["difference"]
     if value is None:
         return "n/a"
-    text = figures.change(value, unit) if signed else figures.change(abs(value), unit).removeprefix("+")
     low, high = pair["ci_low"], pair["ci_high"]
-    if not signed and value < 0 and low is not None and high is not None:
+    if value < 0 and low is not None and high is not None:
         low, high = -high, -low
-    points = " points" if unit == "share" else ""
-    interval = figures.change_bounds(low, high, unit) if signed else figures.bounds(low, high, unit)
+    text, interval = figures.size_of_change(abs(value), unit), figures.bounds(low, high, unit)
     return (
-        f"{text}{points} (95 % interval {interval})"
-        if interval != "n/a"
-        else f"{text}{points} (no interval: {pair['method']})"
+        f"{text} (95 % interval {interval})" if interval != "n/a" else f"{text} (no interval: {bare(pair['method'])})"
     )
 
 
@@ -368,8 +368,7 @@ def _worst(decision: Decision, pair: Mapping[str, Any]) -> str:
     end = pair["ci_high"] if _higher(decision) else pair["ci_low"]
     if end is None:
         return "an amount that cannot be said"
-    unit = decision["primary"]["unit"]
-    return figures.change(abs(end), unit).removeprefix("+") + (" points" if unit == "share" else "")
+    return figures.size_of_change(abs(end), decision["primary"]["unit"])
 
 
 def _verdict(pair: Mapping[str, Any]) -> str:

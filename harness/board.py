@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -89,13 +90,14 @@ def others(board: Board) -> list[str]:
 def legend(board: Board, clean: Clean = figures.plain) -> list[str]:
     """Return the sentences without which the numbers cannot be read: what, of how many, by which method; the notes."""
     heldout, metric = board["heldout"], metric_of(board, board["primary"])
-    groups = f" in {heldout['groups']} groups" if heldout["groups"] else ""
+    groups = f" in {figures.counted(heldout['groups'], 'group')}" if heldout["groups"] else ""
+    examples = figures.counted(heldout["n"], "held-out example")
     measured = [row["metrics"].get(metric["name"]) for row in board["rows"]]
     methods = _listed(found["method"] for found in measured if found)
     versus = _listed(row["vs_baseline"]["method"] for row in board["rows"] if row["vs_baseline"])
     unit = ", in percentage points" if metric["unit"] == "share" else ""
     lines = [
-        f"{clean(metric['name'])} ({metric['direction']} is better) on {heldout['n']:,} held-out examples{groups}."
+        f"{clean(metric['name'])} ({metric['direction']} is better) on {examples}{groups}."
         + (f" 95 % intervals: {methods}." if methods else "")
         + (f" Differences from {clean(board['baseline'])}{unit}: {versus}." if versus else "")
     ]
@@ -122,9 +124,11 @@ def _testing(board: Board, clean: Clean) -> list[str]:
     lines = []
     versus = [row["vs_baseline"] for row in board["rows"] if row["vs_baseline"]]
     unit = metric_of(board, board["primary"])["unit"]
-    if how["tests"]:
+    tests = _listed(one["test"] for one in versus if one["p"] is not None)
+    if tests:
         several = f", p adjusted by {how['correction']} over {how['family']} comparisons" if how["family"] > 1 else ""
-        lines.append(f"Test: {' / '.join(how['tests'])}{several}; better or worse at alpha {how['alpha']:g}.")
+        lines.append(f"Test: {tests}{several}; better or worse at alpha {how['alpha']:g}.")
+    lines += _untested(board, clean)
     found = [one["minimum_detectable"] for one in versus if one["minimum_detectable"] is not None]
     if found:
         low, high = (figures.size_of_change(end, unit) for end in (min(found), max(found)))
@@ -139,12 +143,26 @@ def _testing(board: Board, clean: Clean) -> list[str]:
     ]
     if open_ones:
         lines.append(f"Examples in all that would settle what is open, if differences stay: {', '.join(open_ones)}.")
-    if how["pairs"]:
+    ranked = sum(row["rank"] is not None for row in board["rows"])
+    if ranked > 1:
+        adjusted = f", p adjusted by {how['correction']} over {how['pairs']:,} tests" if how["pairs"] > 1 else ""
         lines.append(
-            f"Variants that cannot be told apart share a place: {how['told_apart']:,} of {how['pairs']:,} pairs can "
-            f"({how['correction']} over all pairs); below it, the ranks that a variant may have."
+            f"Variants that cannot be told apart share a place (pairs told apart: {how['told_apart']:,} of "
+            f"{math.comb(ranked, 2):,}{adjusted}); below it, the ranks that a variant may have."
         )
     return lines
+
+
+def _untested(board: Board, clean: Clean) -> list[str]:
+    """Which variants could not be tested against the baseline, by the reason."""
+    reasons: dict[str, list[str]] = {}
+    for row in board["rows"]:
+        found = row["vs_baseline"]
+        if found and found["p"] is None:
+            why = found["test"].removeprefix("n/a (").removesuffix(")")
+            reasons.setdefault(why, []).append(clean(figures.plain(row["variant"], line=True)))
+    told = "; ".join(f"{', '.join(names)} ({why})" for why, names in reasons.items())
+    return [f"Not tested against {clean(board['baseline'])}: {told}."] if told else []
 
 
 def _measuring(board: Board) -> list[str]:

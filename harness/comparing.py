@@ -106,9 +106,10 @@ def compare(
     joined = _joined(a, b, pairs, name, shared)
     couples = list(zip(joined.variants[::2], joined.variants[1::2], strict=True))
     made = comparisons.pairwise(joined, name, [(after, before) for before, after in couples])
+    family = sum(one.p is not None for one in made)
     told = [
         {
-            **_measured(joined, couple, name, one, p, len(made)),
+            **_measured(joined, couple, name, one, p, family),
             "a": a.named(mine),
             "b": b.named(its),
             "variant": mine.name if mine.name == its.name else None,
@@ -130,6 +131,7 @@ def compare(
             "groups": len(set(joined.groups)) if joined.grouped else None,
             "only_common": only_common,
         },
+        "family": family,
         "pairs": told,
         "left_out": left_out,
     }
@@ -168,16 +170,18 @@ def _pairs(a: Side, b: Side, metric: str) -> tuple[list[tuple[Variant, Variant]]
         for side, variant in zip((a, b), both, strict=True):
             if variant.status != "complete":
                 reason = f": {variant.error}" if variant.error else ""
-                raise HarnessError(f"{side.label} is {variant.status}, so it has no answers to compare{reason}")
+                raise HarnessError(f"{side.label} {variant.state}, so it has no answers to compare{reason}")
         return [both], []
+    known = {*a.results.metrics, *b.results.metrics}
+    if known and metric not in known:
+        raise UsageError(f"no metric {metric!r} in {a.ref} or {b.ref}.{did_you_mean(metric, known)}")
     pairs, left_out = [], []
     for mine in a.results.variants:
         its = b.results.variant(mine.name)
         if its is None:
             left_out.append(f"{mine.name} is in {a.ref} only")
         elif mine.status != "complete" or its.status != "complete":
-            states = f"{mine.status} in {a.ref}, {its.status} in {b.ref}"
-            left_out.append(f"{mine.name} is {states}")
+            left_out.append(f"{mine.name} {mine.state} in {a.ref} and {its.state} in {b.ref}")
         elif metric not in mine.scores and metric not in its.scores:
             left_out.append(f"{mine.name} has no score {metric!r}")
         else:

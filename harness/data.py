@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -19,12 +20,13 @@ from typing import TYPE_CHECKING, Any
 from harness import leaks
 from harness.documents import load as load_documents
 from harness.errors import DataError, did_you_mean
+from harness.figures import counted
 from harness.leaks import Leaks, Rules
 from harness.readers import Row, Rows, raise_faults, read
 from harness.records import Document, Example, digest
 
 if TYPE_CHECKING:
-    from harness.spec import DataSpec
+    from harness.data_spec import DataSpec
 
 SPLITS = ("train", "dev", "heldout")
 
@@ -62,13 +64,14 @@ def load(spec: DataSpec, *, refuse: bool = True) -> Dataset:
     )
     if refuse:
         found.refuse()
-    notes = [*found.notes, *_shared_with_dev(splits), *about, *_answered(splits["heldout"], documents)]
+    notes = [*found.notes, *_shared_with_dev(splits), *about]
     for name in SPLITS:
         limit = getattr(spec, f"{name}_limit")
         if limit is not None and limit < len(splits[name]):
             notes.append(f"{name}: {limit} of {len(splits[name])} rows, drawn with seed {spec.seed}")
             splits[name] = _sample(splits[name], limit, spec.seed)
     if documents:
+        notes += _answered(splits["heldout"], documents)
         splits = _with_known_sources(splits, {document.id for document in documents}, spec, notes)
     train, dev, heldout = (tuple(splits[name]) for name in SPLITS)
     parts: dict[str, tuple[Example | Document, ...]] = {"train": train, "dev": dev, "heldout": heldout}
@@ -129,7 +132,10 @@ def _splits(spec: DataSpec) -> dict[str, list[Example]]:
             if not part:
                 groups = len({example.group for example in pool})
                 counts = f"{len(pool)} row{'s' * (len(pool) != 1)} in {groups} group{'s' * (groups != 1)}"
-                raise DataError(f"{name} = {shares[name]:g} of {spec.rows} ({counts}) comes to no whole group")
+                raise DataError(
+                    f"{name} = {shares[name]:g} of {spec.rows} ({counts}) comes to no whole group: "
+                    "ask for a larger share, or name a `group` of more values"
+                )
         splits |= parts
         if spec.train is None:
             splits["train"] = rest
@@ -220,6 +226,12 @@ def _draw(seed: int, name: str) -> bytes:
 # ------------------------------------------------------------------------------------------------- rows to examples
 
 
+_FILL_IN = (
+    'Fill the field in, or take the row out. Where the right answer is to say nothing, the target is an array: [""]. '
+    "Without any answers, write target = false."
+)
+
+
 class _Mapping:
     """Turns the rows of every split into examples and sees to it that an id means one example in all of them."""
 
@@ -244,7 +256,7 @@ class _Mapping:
                 continue
             taken.add(example.id)
             examples.append(example)
-        raise_faults(faults)
+        raise_faults(faults, _FILL_IN if any("missing or empty" in fault for fault in faults) else "")
         return examples
 
     def _identified(self, example: Example, place: str, taken: set[str]) -> Example:
@@ -268,10 +280,16 @@ def _refuse_absent(table: Rows, fields: dict[str, str | None], values: dict[str,
     raise_faults(
         [
             f"{table.source}: no row has a field {fields[name]!r} (data.{name})."
-            f"{did_you_mean(str(fields[name]), [*there, *_nested(table.rows[0])])}"
+            f"{did_you_mean(str(fields[name]), [*there, *_nested(table.rows[0])])}{_uncut(there)}"
             for name in absent
         ]
     )
+
+
+def _uncut(header: list[str]) -> str:
+    """What to do where a CSV file was cut at commas and has another separator."""
+    sign = next((sign for sign in ";\t|" if len(header) == 1 and sign in header[0]), None)
+    return f" Its header looks cut by {sign!r}: save it with commas, or with tabs as .tsv." if sign else ""
 
 
 def _nested(row: Row) -> list[str]:
@@ -339,7 +357,7 @@ def _texts(value: Any, field: str) -> list[str]:
     if isinstance(value, str):
         _refuse_surrogates(value, field)
         return [value]
-    if value is None:
+    if value is None or (isinstance(value, float) and math.isnan(value)):  # Tables write NaN for nothing.
         return []
     if isinstance(value, list | tuple):
         return list(dict.fromkeys(text for item in value for text in _texts(item, field)))
@@ -384,7 +402,8 @@ def _with_known_sources(
             f"{', '.join(map(repr, sorted(known)[:3]))}; the first source is {first!r}."
         )
     shown = ", ".join(sorted(unknown)[:3]) + (", ..." if len(unknown) > 3 else "")
-    notes.append(f"{unknown.total()} sources name no document ({shown}): measures of retrieval leave them out")
+    those = f"{counted(unknown.total(), 'source')} {'names' if unknown.total() == 1 else 'name'} no document"
+    notes.append(f"{those} ({shown}): measures of retrieval leave them out")
 
     def kept(row: Example) -> Example:
         return replace(row, sources=tuple(source for source in row.sources if source in known))

@@ -352,7 +352,7 @@ def _notes(one: Case) -> list[str]:
         notes.append(f"Answers come from different devices ({devices}), so costs are not ranked and no front is drawn.")
     baseline = one.results.variant(one.results.baseline)
     if baseline is not None and baseline.status != "complete":
-        notes.append(f"The baseline {baseline.name} is {baseline.status}, so nothing is compared with it.")
+        notes.append(f"The baseline {baseline.name} {baseline.state}, so nothing is compared with it.")
     lacking = _unique(one.spent[variant.name].lacking for variant in complete)
     notes += [f"Some costs are n/a: {reason}." for reason in lacking if reason]
     values = {variant.value(one.results.primary) for variant in complete}

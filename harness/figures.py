@@ -125,6 +125,11 @@ def count(value: float | None) -> str:
     return NONE if value is None else f"{round(value):,}"
 
 
+def counted(n: int, noun: str) -> str:
+    """Return how many there are of what `noun` names: "1 group", "1,204 groups"."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
 def per(value: float | None, n: int) -> str:
     """Return `value` shared among `n`, with one decimal below ten."""
     if value is None or not n:

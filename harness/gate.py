@@ -17,10 +17,11 @@ from harness import comparisons, decision, figures
 from harness.decision import Case
 from harness.errors import UsageError, did_you_mean
 from harness.measures import Measure, bare, holds
+from harness.records import Score
 from harness.results import Variant
 from harness.rules import Rule, parse
 from harness.store import Snapshot, Store
-from harness.terms import Terms
+from harness.terms import Terms, rule_faults
 
 FAILED = 100
 """The exit status of a gate that fails."""
@@ -76,8 +77,9 @@ def build(
             'there is no rule to check: write [gate] rules = ["exact_match >= 0.7"] into the spec and run it, or give '
             "--rule 'exact_match >= 0.7'"
         )
-    kept = replace(terms, gate=terms.gate.model_copy(update={"rules": tuple(rule.text for rule in wanted)}))
-    case = decision.case(snapshot, store, kept)
+    case = decision.case(snapshot, store, replace(terms, gate=terms.gate.model_copy(update={"rules": ()})))
+    if wrong := [f"rule {one.text!r}: {why}" for one in wanted for why in rule_faults(one, terms.prices, case.known)]:
+        raise UsageError("\n".join(wrong))
     named = variant or terms.gate.variant
     if named is not None and named not in case.known.variants:
         raise UsageError(f"there is no variant {named!r}.{did_you_mean(named, case.known.variants)}")
@@ -101,7 +103,7 @@ def _judge(case: Case, rule: Rule, name: str | None, chosen: str, *, certain: bo
         return _nothing(rule, "", f"no variant to judge: {chosen.removeprefix('none to judge: ')}")
     if variant.status != "complete":
         why = f": {figures.short(variant.error, 200)}" if variant.error else ""
-        return _nothing(rule, variant.name, f"{variant.name} is {variant.status}, not complete{why}")
+        return _nothing(rule, variant.name, f"{variant.name} {variant.state}{why}")
     if rule.other is not None:
         return _relative(case, rule, variant, rule.other, certain=certain)
     measure = case.measures.of(variant, rule.measure)
@@ -117,7 +119,8 @@ def _relative(case: Case, rule: Rule, variant: Variant, other: str, *, certain: 
     rival = case.results.variant(other)
     mine = case.measures.of(variant, rule.measure)
     if rival is None or rival.status != "complete":
-        return _nothing(rule, variant.name, f"{other} is not complete, so nothing can be held against it")
+        why = rival.state if rival else "is not there"
+        return _nothing(rule, variant.name, f"{other} {why}, so nothing is held against it")
     its = case.measures.of(rival, rule.measure)
     if mine.value is None or its.value is None:
         return _nothing(
@@ -128,7 +131,9 @@ def _relative(case: Case, rule: Rule, variant: Variant, other: str, *, certain: 
         shown = compared.difference
         difference = mine.value - its.value if shown.value is None else shown.value
         margin = comparisons.non_inferior(compared, rule.bound)
-        low, high, method, test = margin.low, margin.high, f"{margin.test}, 90 % interval", margin.holds
+        low, high = _possible(case.results.metrics[rule.measure], margin.low, margin.high)
+        method, test = margin.test, margin.holds
+        method += "" if low is None else ", 90 % interval"
     elif case.spent[variant.name].device != case.spent[rival.name].device:
         return _nothing(rule, variant.name, f"{rule.measure} was measured on different devices, so it is not compared")
     else:
@@ -153,16 +158,25 @@ def _relative(case: Case, rule: Rule, variant: Variant, other: str, *, certain: 
     )
 
 
+def _possible(about: Score, low: float | None, high: float | None) -> tuple[float | None, float | None]:
+    """An interval of a difference, cut at what a difference of this metric can be."""
+    if low is None or high is None or about.floor is None or about.ceiling is None:
+        return low, high
+    reach = about.ceiling - about.floor
+    return max(low, -reach), min(high, reach)
+
+
 def _change(measure: Measure, value: float) -> str:
-    if measure.metric:
-        return figures.change(value, measure.unit) + (" points" if measure.unit == "share" else "")
-    return f"{'+' if value > 0 else figures.MINUS if value < 0 else ''}{measure.shown(abs(value))}"
+    size = figures.size_of_change(abs(value), measure.unit) if measure.metric else measure.shown(abs(value))
+    return f"{'+' if value > 0 else figures.MINUS if value < 0 else ''}{size}"
 
 
 def _outcome(
     rule: Rule, variant: Variant, measure: Measure, keeps: bool, sure: bool | None, says: str, *, certain: bool
 ) -> Outcome:
-    doubt = {True: "certain", False: "not certain, the interval holds the bound", None: bare(measure.method)}[sure]
+    unknown = bare(measure.method)
+    unknown = unknown if unknown == measure.method else f"no interval: {unknown}"
+    doubt = {True: "certain", False: "not certain, the bound lies inside the interval", None: unknown}[sure]
     passed = keeps and (sure is True or not certain)
     return Outcome(
         rule.text,
@@ -194,7 +208,11 @@ def lines(gate: Gate) -> list[str]:
     """One line a rule, and what it comes to."""
     failed = sum(not outcome.passed for outcome in gate.outcomes)
     said = [f"{'pass' if o.passed else 'FAIL'}  {o.rule}{_of(gate, o)}: {o.says}" for o in gate.outcomes]
-    end = f"{failed} of {len(gate.outcomes)} rules failed" if failed else f"all {len(gate.outcomes)} rules hold"
+    count = len(gate.outcomes)
+    if count == 1:
+        end = "the rule failed" if failed else "the rule holds"
+    else:
+        end = f"{failed} of {count} rules failed" if failed else f"all {count} rules hold"
     how = ", each with certain evidence" if gate.certain and not failed else ""
     return [*said, f"{end[0].upper()}{end[1:]}{how}. Judged: {gate.variant or 'no variant'} ({gate.chosen})."]
 

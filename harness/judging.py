@@ -20,10 +20,11 @@ from pydantic import Field, ValidationError
 from harness import results, rubric, verdicts
 from harness.errors import HarnessError, SpecError
 from harness.layers import assemble, shown
+from harness.means import as_kept
 from harness.measure import Meter, provenance
 from harness.pipeline import Event, Watch
 from harness.plugins import Backend, Family, Session
-from harness.records import Call, Example, Prediction, Reply, Request, digest, dump
+from harness.records import Example, Prediction, Request, digest, dump
 from harness.results import Results, Variant
 from harness.shape import explain, fit
 from harness.spec import Table
@@ -261,15 +262,9 @@ class _Worker:
             asked = [ids[place] for place in batch]
             if not done.issuperset(asked):
                 replies = self._session.answer([requests[id] for id in asked], plan)
-                save([_kept(id, requests[id], reply) for id, reply in zip(asked, replies, strict=True)])
+                save([as_kept(id, requests[id], reply) for id, reply in zip(asked, replies, strict=True)])
                 done.update(asked)
             progress(len(done), len(requests))
-
-
-def _kept(id: str, request: Request, reply: Reply) -> Prediction:
-    """A judge's reply as it is kept, with all that was asked."""
-    text = reply.texts[0] if reply.texts else None
-    return Prediction(id=id, text=text, calls=(Call(messages=request.messages, reply=reply),), error=reply.error)
 
 
 def _unasked(example: Example, outcome: float, reason: verdicts.Reason) -> Verdict:

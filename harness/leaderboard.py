@@ -222,7 +222,7 @@ def _notes(variants: Sequence[Variant], baseline: Variant | None, store: Store) 
     notes = list(dict.fromkeys(note for run in everything for note in run.provenance.get("data_notes", ())))
     complete = [variant for variant in variants if variant.status == "complete"]
     if complete and baseline is not None and baseline.status != "complete":
-        notes.append(f"The baseline {baseline.name} is {baseline.status}, so no difference from it can be shown.")
+        notes.append(f"The baseline {baseline.name} {baseline.state}, so no difference from it can be shown.")
     runs = [run for variant in complete for run in variant.runs]
     if any(len(variant.runs) > 1 for variant in complete):
         notes.append(

@@ -116,7 +116,7 @@ class Measures:
         about = self.results.metrics[name]
         higher = about.direction == "higher"
         if name not in variant.scores:
-            why = "does not apply to it" if variant.status == "complete" else f"the variant is {variant.status}"
+            why = "does not apply to it" if variant.status == "complete" else f"the variant {variant.state}"
             return Measure(name, None, None, None, about.unit, higher, f"n/a ({why})", metric=True)
         made = results.estimate(self.results, variant, name)
         return Measure(name, made.value, made.low, made.high, about.unit, higher, made.method, metric=True)

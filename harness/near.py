@@ -4,9 +4,9 @@ MinHash signatures with banding propose pairs (Broder 1997, "On the resemblance 
 Rajaraman and Ullman, "Mining of Massive Datasets", section 3.4); what is proposed is then compared exactly, so that no
 estimate ever accuses a row. Small data are compared pair by pair, without signatures.
 
-A text is its words: Unicode form and case folded, punctuation dropped, signs such as + and % kept, one ideograph or
-kana a word. Two texts that put another number or another name in the same place ask different questions, however alike
-they look: see `another`.
+A text is its words: Unicode form and case folded, accents and punctuation dropped, signs such as + and % kept, 2,000
+read as 2000, one ideograph or kana a word. Two texts that put another number or another name in the same place ask
+different questions, however alike they look: see `another`.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ _EXACTLY = 250_000
 """Up to so many pairs all of them are compared: quicker than signatures, and than loading numpy."""
 
 _SIGNS = frozenset("#%&*/@\\")
+_ACCENTS = re.compile("[\u0300-\u036f]")
+_THOUSANDS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?![\d,]|\.\d+,)")
 _MINUS = re.compile(r"(?<![^\s(])-(?=\d)")
 _NUMBER = re.compile(
     "zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|(thir|four|fif|six|seven|eigh|nine)teen|"
@@ -90,14 +92,17 @@ def words(text: str) -> Words:
 
 
 def _spaced(text: str) -> str:
-    folded = (
-        text.lower()
-        if text.isascii()
-        else unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    )
+    folded = text.lower() if text.isascii() else _unaccented(unicodedata.normalize("NFKC", text).casefold())
+    if "," in folded:
+        folded = _THOUSANDS.sub(lambda number: number[0].replace(",", ""), folded)
     if "-" in folded:
         folded = _MINUS.sub("\u2212", folded)
     return folded.translate(_SPACING)
+
+
+def _unaccented(text: str) -> str:
+    """Without the accents of European scripts, which hurried typing leaves out. Other scripts' marks are kept."""
+    return unicodedata.normalize("NFKC", _ACCENTS.sub("", unicodedata.normalize("NFKD", text)))
 
 
 def shingles(text: Words) -> set[Any]:

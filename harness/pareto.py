@@ -22,10 +22,12 @@ _AT_ONCE = 4_000_000
 Place = Literal["front", "open", "dominated", "n/a"]
 
 NOTE = (
-    "A variant is dominated where another one costs less and is better by the adjusted paired test, or by the paired "
-    "test is not worse by more than {margin}; it is open where only the measured values say that. The share is of "
-    f"{RESAMPLES:,} bootstrap resamples of the groups (seed {SEED}) in which no cheaper variant is at least as good; "
-    "costs are held as measured."
+    "A variant is dominated where another one costs less and is better by the adjusted paired test{margin}; it is open "
+    "where only the measured values say that. Costs are held as measured."
+)
+SHARE = (
+    f"The percentage is how sure a place on the front is: the share of {RESAMPLES:,} bootstrap resamples of the groups "
+    f"(seed {SEED}) in which no cheaper variant is at least as good."
 )
 
 

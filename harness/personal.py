@@ -33,6 +33,8 @@ class Found:
 _EMAIL = re.compile(
     r"(?<![\w.+-])[\w.+-]{1,64}@(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.){1,8}[a-z]{2,24}(?![\w-])", re.I
 )
+# RFC 2606 and RFC 6761: names that belong to nobody, for documentation and tests.
+_NOBODY = re.compile(r"[@.](?:example(?:\.(?:com|net|org))?|test|invalid|localhost)$", re.I)
 _IBAN = re.compile(r"(?<![A-Z0-9])[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}(?![A-Z0-9])")
 _DIGITS = re.compile(r"(?<![\w.,+-])\d(?:[ -]?\d){12,18}(?![\w-])")
 _PHONE = re.compile(
@@ -40,7 +42,7 @@ _PHONE = re.compile(
     r"|\(0?\d{2,5}\)[ -]?\d{2,4}(?:[ -]?\d{2,5}){1,4}"
     r"|0\d{1,4}[ /-]\d{2,4}(?:[ -]?\d{2,5}){1,4}|\d{3}[-.]\d{3}[-.]\d{4})(?![\w-])"
 )
-_IP4 = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w.]*\d)")
+_IP4 = re.compile(r"(?<![\w.])(?<!version )(?<!Version )(?<!release )(?<!Release )(?:\d{1,3}\.){3}\d{1,3}(?![\w.]*\d)")
 _IP6 = re.compile(r"(?<![\w:.])(?:[0-9a-f]{0,4}:){2,7}[0-9a-f]{0,4}(?![\w:])", re.I)
 _KEY = re.compile(
     r"(?<![\w-])(?:AKIA[0-9A-Z]{16}|ASIA[0-9A-Z]{16}|gh[pousr]_\w{36,}|github_pat_\w{50,}|glpat-[\w-]{20,}|"
@@ -72,7 +74,8 @@ def _matches(text: str) -> Iterator[tuple[str, int, int]]:
         yield "key", *match.span()
     if "@" in text:
         for match in _EMAIL.finditer(text):
-            yield "e-mail", *match.span()
+            if not _NOBODY.search(match[0]):
+                yield "e-mail", *match.span()
     if sum(map(str.isdigit, text)) < 4:
         return
     for match in _IBAN.finditer(text):

@@ -8,24 +8,21 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from harness import fit
 from harness.asking import Asking, answer, weigh
 from harness.data import Dataset
 from harness.files import Lock, size_of
+from harness.means import Scoring
 from harness.measure import Meter, provenance
 from harness.plan import Named, PlannedRun, attempt, decoding, question
-from harness.plugins import Backend, Embedder, Embedding, Index, Means, Metric, Prompt, Retriever, Session, TrainJob
-from harness.records import Call, Cost, Example, Prediction, Reply, Request, digest, dump
+from harness.plugins import Backend, Embedder, Embedding, Index, Prompt, Retriever, Session, TrainJob
+from harness.records import Cost, Example, Prediction, digest, dump
 from harness.scoring import score
 from harness.spec import Spec
 from harness.step import Step
 from harness.store import Store
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
 
 Kind = Literal["begin", "progress", "wait", "end", "failed"]
 
@@ -127,7 +124,7 @@ class Pipeline:
         retriever = task.run.variant.retrieve
         assert retriever is not None
         out = _folder(task.step.path / "index")
-        embedding = self.embedding(retriever.embedder_plugin)
+        embedding = self._embedding(retriever.embedder_plugin)
         with _meter(task) as meter:
             retriever.build(self._data.documents, out, embedding)
         return {**meter.figures(), "bytes": size_of(out)}
@@ -238,7 +235,15 @@ class Pipeline:
     def _score(self, task: Task) -> dict[str, Any]:
         metric = next(m for m in self._spec.metrics if m.name == task.role.partition(".")[2])
         predictions = list(self._store.step(task.run.steps["predict"].name).predictions())
-        means = Scoring(self, metric, task)
+        gold = task.run.steps.get("gold")
+        means = Scoring(
+            metric,
+            task.step,
+            gold=self._store.step(gold.name) if gold else None,
+            embedding=self._embedding,
+            judge=self._judge,
+            progress=task.progress,
+        )
         with _meter(task) as meter:
             made, faults = score(metric, self._data.heldout, predictions, means)
         task.step.write_score(made)
@@ -295,16 +300,16 @@ class Pipeline:
             seed=run.seed,
             retriever=retriever,
             index=self._index_of(run, retriever),
-            embedding=self.embedding(prompt_embedder),
+            embedding=self._embedding(prompt_embedder),
         )
 
     def _index_of(self, run: PlannedRun, retriever: Retriever | None) -> Index | None:
         if retriever is None:
             return None
         folder = self._store.step(run.steps["index"].name).path / "index"
-        return retriever.open(folder, self.embedding(retriever.embedder_plugin))
+        return retriever.open(folder, self._embedding(retriever.embedder_plugin))
 
-    def embedding(self, embedder: Embedder | None) -> Embedding | None:
+    def _embedding(self, embedder: Embedder | None) -> Embedding | None:
         if embedder is None:
             return None
         key = digest(embedder.table())
@@ -312,7 +317,7 @@ class Pipeline:
             self._embeddings[key] = embedder.open()
         return self._embeddings[key]
 
-    def judge(self, backend: Backend | None) -> Session:
+    def _judge(self, backend: Backend | None) -> Session:
         """The model of a metric. It stays loaded; where it is the base model itself, that one answers bare."""
         assert backend is not None, "a metric that asks a model names its backend_plugin"
         if backend == self._spec.model:
@@ -324,9 +329,6 @@ class Pipeline:
             self._judges[key] = backend.open()
         return self._judges[key]
 
-    def step(self, run: PlannedRun, role: str) -> Step:
-        return self._store.step(run.steps[role].name)
-
     def _forget_embedders(self, used: Sequence[Embedder | None]) -> None:
         """Close what this step does not use, so that its memory is its own whatever ran before it."""
         keys = {digest(embedder.table()) for embedder in used if embedder is not None}
@@ -334,53 +336,6 @@ class Pipeline:
 
     def _device(self) -> str:
         return f"{self._base().device} {self._base().dtype}" if self._session else ""
-
-
-class Scoring(Means):
-    """What the metric of one scoring step may use; each part is loaded when it is first asked for."""
-
-    def __init__(self, pipeline: Pipeline, metric: Metric, task: Task) -> None:
-        self._pipeline, self._metric, self._task = pipeline, metric, task
-        self._asked = 0
-        self.notes: list[str] = []
-        self.details: dict[str, Any] = {}
-
-    def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        embedding = self._pipeline.embedding(self._metric.embedder_plugin)
-        assert embedding is not None, "a metric that embeds names its embedder_plugin"
-        return embedding.embed(texts, role="document")
-
-    def ask(self, requests: Sequence[Request]) -> list[Reply]:
-        """Each batch is kept as it is answered: after a kill the step goes on from there."""
-        session = self._pipeline.judge(self._metric.backend_plugin)
-        plan = session.plan(requests)
-        number, self._asked = self._asked, self._asked + 1
-        replies: dict[int, Reply] = {}
-        with self._task.step.answers() as kept:
-            before = {one.id: one.calls[0] for batch in kept.batches for one in batch}
-            for batch in plan.batches:
-                calls = [before.get(f"{number}.{place}") for place in batch]
-                asked = [requests[place] for place in batch]
-                found = [call.reply for call in calls if call]
-                if [call.messages for call in calls if call] != [request.messages for request in asked]:
-                    found = session.answer(asked, plan)
-                    kept.append([_reply(f"{number}.{p}", requests[p], r) for p, r in zip(batch, found, strict=True)])
-                replies |= dict(zip(batch, found, strict=True))
-                self._task.progress(len(replies), len(requests), {})
-        return [replies[place] for place in range(len(requests))]
-
-    def gold(self) -> Sequence[Prediction]:
-        return list(self._pipeline.step(self._task.run, "gold").predictions())
-
-    def note(self, text: str, details: Mapping[str, Any]) -> None:
-        self.notes.append(text)
-        self.details |= details
-
-
-def _reply(id: str, request: Request, reply: Reply) -> Prediction:
-    """What a metric's model said, as it is kept, with all that was asked."""
-    text = reply.texts[0] if reply.texts else None
-    return Prediction(id=id, text=text, calls=(Call(messages=request.messages, reply=reply),), error=reply.error)
 
 
 def _meter(task: Task) -> Meter:

@@ -77,14 +77,15 @@ def decoding(variant: Variant, dataset: Dataset) -> Decoding:
     """How a variant's answers are made. Choices that the spec does not list are the distinct targets of the train
     split, never of held-out: which labels a test happens to hold is part of what is asked.
 
-    Raises DataError where train has none.
+    Raises DataError where train has fewer than two.
     """
     made = variant.decode.decoding
     if variant.decode.kind != "choices" or made.choices:
         return made
-    if not (found := distinct_targets(dataset.train)):
+    if len(found := distinct_targets(dataset.train)) < 2:
+        held = f"which holds {found[0]!r} alone" if found else "and there are none"
         raise DataError(
-            f"variant {variant.name!r} chooses among the targets of the train split, and there are none: "
+            f"variant {variant.name!r} chooses among the targets of the train split, {held}: "
             'name them, decode = { kind = "choices", choices = ["yes", "no"] }'
         )
     return replace(made, choices=found)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 import tomllib
-import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -292,14 +291,8 @@ def _do(run: Run, planned: PlannedRun, worker: Pipeline, store: Store) -> int:
     for role, named in missing.items():
         try:
             worker.do(replace(planned, steps={**sources, role: named}))
-        except HarnessError:
-            raise
-        except Exception as error:  # a metric's fault on every example: whatever it raises is its author's to mend
-            frame = traceback.extract_tb(error.__traceback__)[-1]
-            raise HarnessError(
-                f"{role.removeprefix('score.')} failed on the answers of {run.variant!r}: {type(error).__name__}: "
-                f"{error} ({Path(frame.filename).name}:{frame.lineno}). No snapshot was made."
-            ) from error
+        except HarnessError as error:
+            raise HarnessError(f"{error} (scoring {run.variant!r}; no snapshot was made)") from error
     return len(missing)
 
 

@@ -35,6 +35,11 @@ class Variant:
         return next((status for status in ("failed", "running") if status in found), "waiting")
 
     @property
+    def state(self) -> str:
+        """The status in a sentence: "has failed", "is running"."""
+        return f"{'has' if self.status == 'failed' else 'is'} {self.status}"
+
+    @property
     def error(self) -> str | None:
         several = len(self.runs) > 1
         failed = [run for run in self.runs if run.status == "failed"]

@@ -16,9 +16,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from harness.decode import Decode
 from harness.plugins import BASES, Plugin, available, find
 from harness.shape import slots
-from harness.spec import Decode, Spec
+from harness.spec import Spec
 
 _OWN = {"pattern": r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", "description": "Your own plug-in, as module:Class."}
 

@@ -11,14 +11,23 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.errors import Fault, did_you_mean
 from harness.layers import fault, missing, there, with_variables
-from harness.plugins import Family, Local, Plugin, find
+from harness.plugins import Backend, Family, Local, Plugin, find
 from harness.toml_lines import Node
+
+
+class Table(BaseModel):
+    """A table of the spec: frozen, unknown keys refused. `layered` are keys that are used up before validation."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    layered: ClassVar[frozenset[str]] = frozenset()
+
 
 Slot = Family | Local | type[BaseModel]
 """What a field holds that is more than a plain value: a plug-in, a path, or a table of its own."""
@@ -77,6 +86,18 @@ def instance(slot: Family, node: Node | None) -> Plugin | None:
     except ValidationError:
         return None
     return plugin if isinstance(plugin, Plugin) else None
+
+
+def model_has(root: Node, ability: str) -> bool:
+    """Whether the model can be trained ("trainable") or tell likelihoods; True where it is faulty itself."""
+    backend = class_of(Family("backends"), root.table["model"]) if "model" in root.table else None
+    return backend is None or not issubclass(backend, Backend) or bool(getattr(backend, ability))
+
+
+def not_of(root: Node) -> str:
+    """The end of a message: which model to name instead of the one that cannot."""
+    kind = root.table["model"].text("kind") or root.table["model"].plain()
+    return f'[model] kind = "transformers"; not {kind!r}'
 
 
 def fit(node: Node, slot: Slot | None, faults: list[Fault]) -> Node:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import random
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -296,6 +297,7 @@ def _rows(source: Path) -> list[tuple[str, dict[str, str], str]]:
         raise DataError(f"{source} is not UTF-8: save it as CSV UTF-8, and read it again.") from error
     head = text.partition("\n")[0]
     separator = max(",;\t", key=head.count)
+    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # a sheet holds whole answers, however long
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     rows: list[tuple[str, dict[str, str], str]] = []
     try:

@@ -27,17 +27,22 @@ def runs(snapshot: Snapshot, variant: str | None, seed: int | None) -> list[Run]
 def run(run: Run, store: Store, examples: int, snapshot: Snapshot) -> dict[str, Any]:
     """One run as JSON-able values, with its first `examples` answers."""
     shown = [example for example, _ in zip(snapshot.examples(), range(examples), strict=False)]
-    return {**dump(run), "examples": [_answer(run, store, example) for example in shown if run.status == "complete"]}
+    return {**dump(run), "examples": [_answer(run, store, example) for example in shown if _answered(run, store)]}
 
 
 def example(run: Run, snapshot: Snapshot, store: Store, id: str) -> dict[str, Any]:
     """One example of a run with every call, passage and score. Raises StoreError for an unknown id."""
     found = snapshot.examples().find(id)
-    if run.status != "complete":
+    if not _answered(run, store):
         raise StoreError(
             f"{run.variant} (seed {run.seed}) has no answers: it is {run.status}. {run.error or ''}".strip()
         )
     return {**_answer(run, store, found), "prediction": dump(store.step(run.steps["predict"]).prediction(id))}
+
+
+def _answered(run: Run, store: Store) -> bool:
+    """Whether the answers are there: also of a run that failed later, at a metric."""
+    return "predict" in run.steps and store.step(run.steps["predict"]).outcome is not None
 
 
 def _answer(run: Run, store: Store, example: Example) -> dict[str, Any]:
@@ -53,7 +58,8 @@ def _answer(run: Run, store: Store, example: Example) -> dict[str, Any]:
 
 
 def _scores(run: Run, store: Store, id: str) -> dict[str, Sequence[float] | None]:
-    scores = (store.step(name).score() for role, name in run.steps.items() if role.startswith("score."))
+    steps = (store.step(name) for role, name in run.steps.items() if role.startswith("score."))
+    scores = (step.score() for step in steps if step.outcome is not None)
     return {score.name: score.statistics[score.ids.index(id)] for score in scores}
 
 
@@ -75,6 +81,8 @@ def run_text(shown: dict[str, Any]) -> str:
 def example_text(shown: dict[str, Any]) -> str:
     prediction = shown["prediction"]
     lines = [f"{shown['variant']} (seed {shown['seed']})", *_answer_lines(shown)]
+    if prediction["choices"]:
+        lines += ["", "choices, the likeliest first:", *map(_choice_line, _by_score(prediction["choices"]))]
     for passage in prediction["passages"]:
         score = "" if passage["score"] is None else f", {passage['score']:.3f}"
         lines += ["", f"passage {passage['rank']}, {passage['id']}{score}:", passage["text"]]
@@ -94,6 +102,19 @@ def _answer_lines(entry: dict[str, Any]) -> list[str]:
         f"  answer: {entry['answer'] if entry['error'] is None else 'FAILED: ' + entry['error']}",
         f"  scores: {_pairs({k: v[0] if v and len(v) == 1 else v for k, v in entry['scores'].items()})}",
     ]
+
+
+def _by_score(choices: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Choices as they were ranked; of equal ones the first of the set won."""
+    return sorted(
+        choices, key=lambda choice: choice["logprob"] if choice["score"] is None else choice["score"], reverse=True
+    )
+
+
+def _choice_line(choice: dict[str, Any]) -> str:
+    size = f"{choice['tokens']} tokens, {choice['bytes']} bytes"
+    ranked = f"; ranked by {choice['score']:.4f}" if choice["score"] not in (None, choice["logprob"]) else ""
+    return f"  log-probability {choice['logprob']:.4f} ({size}{ranked}): {choice['text']}"
 
 
 def _pairs(values: dict[str, Any]) -> str:

@@ -13,27 +13,25 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
     Field,
     PrivateAttr,
     ValidationError,
     WithJsonSchema,
-    field_serializer,
     field_validator,
 )
 
+from harness import data_spec, decode
+from harness.data_spec import DataSpec
+from harness.decode import Decode
 from harness.errors import Fault, SpecError, StoreError, did_you_mean
 from harness.layers import assemble, fault, shown
-from harness.leaks import SIMILARITY
-from harness.plugins import Backend, Embedder, Family, Local, Method, Metric, Prompt, Retriever
-from harness.records import Decoding, Normalise
-from harness.shape import chosen, class_of, explain, fit, instance
+from harness.plugins import Backend, Family, Local, Method, Metric, Prompt, Retriever
+from harness.shape import Table as Table
+from harness.shape import chosen, explain, fit, instance, model_has, not_of
 from harness.step import checked_name
 from harness.terms import TABLES, Constraints, Gate, Known, Prices, Scale, Terms
 from harness.terms import faults as terms_faults
@@ -61,122 +59,6 @@ VariantName = Annotated[
     _matching(_VARIANT, "up to 100 letters, digits and . _ + = , [ ] -, and begins with a letter or digit"),
     WithJsonSchema({"type": "string", "pattern": f"^{_VARIANT}$"}),
 ]
-Share = Annotated[float, Field(gt=0, lt=1)]
-Place = Annotated[
-    str,
-    Local(choice=True),
-    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}),
-]
-Split = Place | Share | None
-Column = Annotated[
-    str | None,
-    BeforeValidator(lambda value: None if value is False else value),
-    WithJsonSchema({"anyOf": [{"type": "string"}, {"const": False}]}),
-]
-"""A field of the rows, or `false` for none."""
-
-
-class Table(BaseModel):
-    """A table of the spec: frozen, unknown keys refused. `layered` are keys that are used up before validation."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-    layered: ClassVar[frozenset[str]] = frozenset()
-
-
-class LeakRules(Table):
-    """The `leaks` table of `[data]`: which copies of held-out examples are refused. Exact ones always are."""
-
-    similarity: float = Field(SIMILARITY, gt=0.5, le=1)
-    """Share of the words from which two texts are near-copies."""
-    allow: tuple[Literal["near", "embedded", "documents", "meaning"], ...] = ()
-    """Kinds of leaks that do not stop a run; what was found is shown with every result."""
-    embedder: Annotated[Embedder, Family("embedders")] | None = None
-    """Search by meaning too, with this embedder, at the start of every run; by default off."""
-    meaning: float = Field(0.95, gt=0.5, le=1)
-    """Cosine from which two inputs mean the same, where an embedder is named."""
-
-    @field_serializer("embedder")
-    def _settings(self, embedder: Embedder | None) -> dict[str, Any] | None:
-        return embedder.settings() if embedder else None
-
-
-class DataSpec(Table):
-    """The `[data]` table: where the examples and documents are, and which fields hold what.
-
-    A split is a file, `hf:owner/name[/config][:split]`, or a share of `rows`. Paths are absolute here. A field is
-    named by its key, or by a dotted path into nested values; `false` says that the rows have none.
-    """
-
-    train: Split = None
-    """Examples that shots and training may use. With `rows`, what the other splits leave."""
-    dev: Split = None
-    """Examples that stop training early. Never answered for the leaderboard."""
-    heldout: Split = None
-    """Examples that every variant answers; nothing else may see them."""
-    train_limit: int | None = Field(None, ge=1)
-    """How many rows of the train split are used at most: a draw by `seed`, in the order of the file."""
-    dev_limit: int | None = Field(None, ge=1)
-    """The same for dev."""
-    heldout_limit: int | None = Field(None, ge=1)
-    """The same for held-out."""
-    rows: Place | None = None
-    """One file to split by shares, such as `heldout = 0.2`, whole groups at a time."""
-    documents: Place | None = None
-    """What to retrieve from: a folder of .md, .txt and .html files, or a file of rows."""
-    input: str = "input"
-    """The field with the question."""
-    target: Column = "target"
-    """The field with the accepted answer, or an array of them. Training and shots need one."""
-    group: Column = None
-    """The field whose equal values are never split across train and held-out; clusters for the statistics."""
-    tags: Column = None
-    """The field with tags, by which results can be sliced."""
-    id: Column = None
-    """The field with a name for each example that is stable across splits."""
-    source: Column = None
-    """The field that names the document, or documents, with the answer: what recall of a retriever is measured by."""
-    same_facts: bool = False
-    """Permit groups and rephrasings that stand in train and held-out both: memorising instead of generalising."""
-    leaks: LeakRules = LeakRules()
-    """What counts as a copy of a held-out example, and what of it is permitted."""
-    seed: int = 0
-    """Which split of `rows` is drawn."""
-
-
-class Decode(Table):
-    """The `[decode]` table: how answers are made. Settings of the other kind that a variant inherits do not count."""
-
-    kind: Literal["generate", "choices"] = "generate"
-    """"generate" writes an answer; "choices" takes the likeliest text of a set, by the model's own likelihoods."""
-    max_tokens: int = Field(64, ge=1)
-    """How many new tokens an answer has at most."""
-    temperature: float = Field(0.0, ge=0)
-    """0 always takes the likeliest token."""
-    top_p: float = Field(1.0, gt=0, le=1)
-    """Sample from the likeliest tokens that together have this probability."""
-    stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
-    """Texts that end an answer; they are not part of it."""
-    choices: tuple[Annotated[str, Field(min_length=1)], ...] = ()
-    """What is chosen from; by default every distinct target of the train split."""
-    normalise: Normalise = "none"
-    """What a choice's log-probability is divided by before they are ranked: nothing, which favours short choices, its
-    tokens or its bytes."""
-
-    @field_validator("choices")
-    @classmethod
-    def _several(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if len(value) == 1 or len(set(value)) < len(value):
-            raise ValueError("choose among at least two texts, each named once")
-        return value
-
-    @property
-    def decoding(self) -> Decoding:
-        """The settings of this kind alone. `choices` is empty where they are the targets of the train split."""
-        return Decoding(**{name: getattr(self, name) for name in _DECODE[self.kind]})
-
-
-_DECODE = {"generate": ("max_tokens", "temperature", "top_p", "stop"), "choices": ("choices", "normalise")}
 
 
 class Latency(Table):
@@ -231,7 +113,7 @@ class Variant(Table):
             "retrieve": self.retrieve.settings() if self.retrieve else None,
             "train": [method.settings() for method in self.train],
             "adapter": self.adapter,
-            "decode": self.decode.model_dump(mode="json", include={"kind", *_DECODE[self.decode.kind]}),
+            "decode": self.decode.resolved(),
         }
 
 
@@ -396,7 +278,7 @@ def _across(root: Node) -> Iterator[Fault]:
     """The faults that only show between fields. They are looked for even where single fields are wrong."""
     data = root.table.get("data")
     if data is not None and isinstance(data.value, dict):
-        yield from _data_faults(data)
+        yield from data_spec.faults(data)
     yield from _metric_faults(root)
     yield from _same("variant", [v.table["name"] for v in root.at(("variant",)).items if "name" in v.table])
     seeds = root.table.get("seeds")
@@ -421,22 +303,6 @@ def _same(noun: str, nodes: Sequence[Node]) -> Iterator[Fault]:
             also = f": also on line {place.line} of {place.file}" if place.line else ""
             yield fault(node, f"{noun} {node.plain()!r} stands twice{also}")
         first.setdefault(key, node)
-
-
-def _data_faults(data: Node) -> Iterator[Fault]:
-    shares = {key: data.table[key] for key in ("train", "dev", "heldout") if key in data.table}
-    shares = {key: node for key, node in shares.items() if type(node.value) in (int, float)}
-    rows = data.table.get("rows")
-    if "heldout" not in data.table:
-        hint = 'name a file, heldout = "heldout.jsonl", or with `rows` a share of it, heldout = 0.2'
-        yield fault(data, f"there is no held-out split: {hint}", "heldout")
-    for node in shares.values() if rows is None else ():
-        yield fault(node, 'a share needs the file that is split: rows = "all.jsonl"')
-    total = sum(node.value for node in shares.values() if isinstance(node.value, int | float))
-    if rows is not None and total > 1 + 1e-9:
-        yield fault(rows, f"the shares of the splits come to {total:g}, more than 1")
-    if rows is not None and isinstance(data.at(("train",)).value, str):
-        yield fault(data.table["train"], "with `rows`, train is what the shares leave of it: name one of the two only")
 
 
 def _metric_faults(root: Node) -> Iterator[Fault]:
@@ -469,8 +335,8 @@ def _metric_faults(root: Node) -> Iterator[Fault]:
                 yield fault(node, f"{about}, and no variant has them")
             elif writing and ranks:
                 yield fault(node, f"{about}, so it cannot rank variants that write their answers {_not_first(writing)}")
-        if plugin.needs_gold and not _has(root, "likelihoods"):
-            yield fault(node, f"{plugin.name!r} needs a model that tells how likely a text is, {_not_of(root)}")
+        if plugin.needs_gold and not model_has(root, "likelihoods"):
+            yield fault(node, f"{plugin.name!r} needs a model that tells how likely a text is, {not_of(root)}")
 
 
 def _not_first(names: Sequence[str]) -> str:
@@ -478,27 +344,16 @@ def _not_first(names: Sequence[str]) -> str:
     return f"({listed}): put another metric first, or make it the primary one"
 
 
-def _has(root: Node, ability: str) -> bool:
-    """Whether the model can be trained ("trainable") or tell likelihoods; True where it is faulty itself."""
-    backend = class_of(Family("backends"), root.table["model"]) if "model" in root.table else None
-    return backend is None or not issubclass(backend, Backend) or bool(getattr(backend, ability))
-
-
-def _not_of(root: Node) -> str:
-    kind = root.table["model"].text("kind") or root.table["model"].plain()
-    return f'[model] kind = "transformers"; not {kind!r}'
-
-
 def _variant_faults(variant: Node, root: Node) -> Iterator[Fault]:
     data = root.at(("data",)).table if "data" in root.table else {}
     train, retrieve = variant.table.get("train"), variant.table.get("retrieve")
     for node in (variant.table.get("adapter"), train if train is not None and train.items else None):
-        if node is not None and not _has(root, "trainable"):
+        if node is not None and not model_has(root, "trainable"):
             what = "training needs" if node is train else "an adapter needs"
-            yield fault(node, f"{what} a model whose weights are at hand, {_not_of(root)}")
+            yield fault(node, f"{what} a model whose weights are at hand, {not_of(root)}")
     learns = "train" in data or "rows" in data
     if "decode" in variant.table:
-        yield from _decode_faults(variant, root, learns=learns or not data)
+        yield from decode.faults(variant, root, learns=learns or not data)
     if data and not learns and train is not None and train.items:
         yield fault(train, "there is nothing to train on: [data] names no `train`")
     prompt = instance(Family("prompts", "zero-shot"), variant.table.get("prompt"))
@@ -540,33 +395,3 @@ def _terms_faults(root: Node, variants: Sequence[str]) -> Iterator[Fault]:
     )
     for place, message in terms_faults(terms, known):
         yield fault(root.at(place), message)
-
-
-def _decode_faults(variant: Node, root: Node, *, learns: bool) -> Iterator[Fault]:
-    decode = variant.table["decode"]
-    kind = decode.text("kind") or "generate"
-    if kind not in _DECODE:
-        return
-    for name, other in decode.table.items():
-        if name not in _DECODE[_OTHER[kind]]:
-            continue
-        if "kind" not in decode.table or _nearness(other, variant) >= _nearness(decode.table["kind"], variant):
-            need = f'it needs kind = "{_OTHER[kind]}"'
-            yield fault(other, f"`{name}` is about another way to answer: {need}")
-    if kind == "choices" and not _has(root, "likelihoods"):
-        yield fault(decode.table["kind"], f"choices need a model that tells how likely a text is, {_not_of(root)}")
-    if kind == "choices" and not learns and "choices" not in decode.table:
-        hint = 'name them, choices = ["yes", "no"]'
-        yield fault(decode.table["kind"], f"there is nothing to choose from: [data] names no `train`; {hint}")
-
-
-_OTHER = {"generate": "choices", "choices": "generate"}
-
-
-def _nearness(node: Node, variant: Node) -> float:
-    """How near to a variant a setting was written: the nearer one decides, an inherited one is no fault beside it."""
-    override = node.place.file == "--set"
-    first = node.place.path.partition(".")[0]
-    if first == "variant":
-        return (3 if override or f"{node.place.path}.".startswith(f"{variant.place.path}.") else 2) + override / 2
-    return (first == "defaults") + override / 2

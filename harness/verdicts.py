@@ -190,8 +190,20 @@ def _told(judge: Judged, results: Results) -> dict[str, Any]:
         "comparisons": rows,
         "controls": controls,
         "ranking": pairwise.ranked([bout for bout in found if (bout.ours, bout.theirs) not in silent]),
-        "notes": _notes(rows, controls),
+        "notes": [*_failures(judge), *_notes(rows, controls)],
     }
+
+
+def _failures(judge: Judged) -> list[str]:
+    """What kept the judge from replying at all, where something did: a pair without a verdict looks the same."""
+    steps = [*judge.pairs.values(), *judge.controls.values()]
+    failed = [step for step in steps if (step.outcome or {}).get("failed")]
+    if not failed:
+        return []
+    count = sum((step.outcome or {})["failed"] for step in failed)
+    asked = sum((step.outcome or {})["requests"] for step in steps)
+    first = next(reply.error for reply in failed[0].predictions() if reply.error is not None)
+    return [f"{count} of {asked} requests to the judge failed, so their verdicts could not be read; the first: {first}"]
 
 
 def _controls(judge: Judged, results: Results) -> list[dict[str, Any]]:

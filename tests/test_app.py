@@ -11,7 +11,7 @@ import pytest
 import written_store as written
 from streamlit.testing.v1 import AppTest
 
-from harness.page import charts, results, side_by_side, words
+from harness.page import charts, ranking, results, side_by_side, words
 from harness.store import Store
 
 APP = Path(__file__).parent.parent / "app.py"
@@ -62,6 +62,38 @@ def test_the_leaderboard_shows_every_variant_with_the_figures_of_the_stored_boar
     assert "lora-64: ModelError: out of memory" in text
     assert "Wilson at effective n, clustered by group" in text
     assert "Several seeds" in text
+
+
+def test_the_verdict_and_the_shared_place_stand_beside_the_difference(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame = opened(finished, monkeypatch).dataframe[0].value
+    at = list(frame.columns).index("its 95 % interval")
+    assert list(frame.columns)[at + 1 : at + 3] == ["verdict", "possible ranks"]
+    board = Store(finished, write=False).snapshot("support").leaderboard
+    assert board is not None
+    told = {row["variant"]: (row["vs_baseline"] or {}).get("verdict") for row in board["rows"]}
+    assert {"better", "cannot tell", None} <= set(told.values())
+    seen = {
+        name: said if isinstance(said, str) else None
+        for name, said in zip(frame["variant"], frame["verdict"], strict=True)
+    }
+    assert seen == told
+    row = board["rows"][0]
+    assert frame["possible ranks"].iloc[0] == f"{row['rank_low']} to {row['rank_high']}"
+    assert frame["possible ranks"].iloc[-1] == "–"
+
+
+def test_a_board_of_an_older_harness_has_no_verdict(finished: Path) -> None:
+    board = Store(finished, write=False).snapshot("support").leaderboard
+    assert board is not None
+    old = ("difference", "ci_low", "ci_high", "method")
+    for row in board["rows"]:
+        row["vs_baseline"] = row["vs_baseline"] and {key: row["vs_baseline"][key] for key in old}
+        del row["rank_low"], row["rank_high"]
+    del board["comparisons"]
+    frame = ranking.table(board).data
+    assert "verdict" not in frame and "possible ranks" not in frame and f"vs {board['baseline']}" in frame
 
 
 def test_charts_hold_the_intervals_and_the_costs(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:

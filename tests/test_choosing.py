@@ -123,6 +123,9 @@ def test_without_targets_in_train_there_is_nothing_to_choose_from(comparison: Co
     bare = type(dataset)((), dataset.dev, dataset.heldout, dataset.documents, dataset.fingerprints)
     with pytest.raises(DataError, match="'choose' chooses among the targets of the train split, and there are none"):
         plan.decoding(chosen, bare)
+    alone = type(dataset)(dataset.train[:1], dataset.dev, dataset.heldout, dataset.documents, dataset.fingerprints)
+    with pytest.raises(DataError, match="of the train split, which holds 'red' alone: name them"):
+        plan.decoding(chosen, alone)
 
 
 # --------------------------------------------------------------------------------------------------------------- faults

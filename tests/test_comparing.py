@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import decided
 import pytest
 import written_store as written
 
@@ -157,7 +158,7 @@ def test_costs_of_different_devices_have_no_difference(store: Store) -> None:
 def test_two_experiments_are_compared_by_variant_with_holm_over_them(store: Store) -> None:
     found = comparing.compare(side("support", store), side("again", store))
     assert [one["variant"] for one in found["pairs"]] == ["zero-shot", "few-shot", "rag", "lora", "raft"]
-    assert found["left_out"] == ["lora-64 is failed in support@1, failed in again@1"]
+    assert found["left_out"] == ["lora-64 has failed in support@1 and has failed in again@1"]
     adjusted = comparisons.holm([one["p"] for one in found["pairs"]])
     assert [one["p_adjusted"] for one in found["pairs"]] == adjusted
     # The same answers: nothing is better, nothing was fixed.
@@ -257,7 +258,7 @@ def test_another_metric_is_not_touched_by_it(store: Store) -> None:
         ("support:rag:x", "support:rag", UsageError, "names no run"),
         ("support", "support:rag", UsageError, "support@1 is a whole experiment"),
         ("support:rag", "support@1:rag", UsageError, "is on both sides"),
-        ("support:rag", "support:lora-64", HarnessError, "support@1:lora-64 is failed.*out of memory"),
+        ("support:rag", "support:lora-64", HarnessError, "support@1:lora-64 has failed.*out of memory"),
     ],
 )
 def test_what_cannot_be_compared_is_told(store: Store, a: str, b: str, error: type[Exception], message: str) -> None:
@@ -269,6 +270,11 @@ def test_what_cannot_be_compared_is_told(store: Store, a: str, b: str, error: ty
 def test_a_metric_that_one_side_lacks_is_told(store: Store, metric: str) -> None:
     with pytest.raises(HarnessError, match=rf"support@1:zero-shot.* no score '{metric}'.*exact_match, token_f1"):
         comparing.compare(side("support:zero-shot", store), side("support:rag", store), metric)
+
+
+def test_a_misspelt_metric_of_two_experiments_is_guessed(store: Store) -> None:
+    with pytest.raises(UsageError, match=r"no metric 'toke_f1' in support@1 or again@1. Did you mean 'token_f1'?"):
+        comparing.compare(side("support", store), side("again", store), "toke_f1")
 
 
 def test_experiments_that_rank_by_different_metrics_need_one_to_be_named(store: Store) -> None:
@@ -283,6 +289,18 @@ def test_experiments_without_a_variant_in_common_are_refused(store: Store, tmp_p
     other, _ = written.write(tmp_path, [replace(written.VARIANTS[0], name="else")])
     with pytest.raises(HarnessError, match="share no complete variant of one name"):
         comparing.compare(side("support", store), side("support", other))
+
+
+def test_only_pairs_that_were_tested_are_counted_in_the_family(tmp_path: Path) -> None:
+    found, other = {}, {}
+    for name, values in (("a", [0, 1] * 20), ("b", [1, 0] * 20), ("c", [1, 1] * 20)):
+        found[name], other[name] = decided.Given(values), decided.Given([1, 0] * 20)
+    here, _ = decided.write(tmp_path / "here", found)
+    there, _ = decided.write(tmp_path / "there", other)
+    told = comparing.compare(side("case", here), side("case", there))
+    assert [pair["p"] is None for pair in told["pairs"]] == [False, True, False] and told["family"] == 2
+    tested = [pair for pair in told["pairs"] if pair["p"] is not None]
+    assert min(pair["p_adjusted"] / pair["p"] for pair in tested if pair["p"] < 0.5) == 2
 
 
 def test_one_group_or_one_example_gives_no_p_and_no_verdict(tmp_path: Path) -> None:

@@ -72,6 +72,10 @@ def test_other_units_keep_three_figures() -> None:
     assert figures.change(0.0, "tokens") == "0"
 
 
+def test_one_is_no_plural() -> None:
+    assert [figures.counted(n, "group") for n in (0, 1, 1204)] == ["0 groups", "1 group", "1,204 groups"]
+
+
 def test_tokens_of_an_answer() -> None:
     assert [figures.per(*pair) for pair in ((10_080, 24), (216, 24), (230, 24), (None, 24), (5, 0))] == [
         "420",

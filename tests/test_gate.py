@@ -100,6 +100,28 @@ def test_not_worse_than_itself_is_never_worse(tmp_path: Path) -> None:
     assert outcome.passed and outcome.value == 0
 
 
+@pytest.mark.parametrize(("count", "why"), [(1, "one example"), (4, "one group")])
+def test_without_an_interval_a_rule_says_why_and_names_none(tmp_path: Path, count: int, why: str) -> None:
+    variants = {"a": Given([0] * count), "b": Given([1] * count)}
+    made = judged(
+        tmp_path, "exact_match not_worse_than a by 0.02", variants=variants, variant="b", groups=["g"] * count
+    )
+    assert made.outcomes[0].says.endswith(f"; no interval: {why}") and made.outcomes[0].method == f"n/a ({why})"
+    assert gate.lines(made)[-1].startswith("The rule holds.")
+
+
+def test_an_interval_ends_where_a_difference_can_go_no_further(tmp_path: Path) -> None:
+    variants = {"a": Given([0, 1, 0, 1]), "b": Given([1, 1, 1, 0.5])}
+    rule = "exact_match not_worse_than a by 0.02"
+    (outcome,) = judged(tmp_path, rule, variants=variants, variant="b", groups=["g", "g", "h", "h"]).outcomes
+    assert outcome.low is not None and outcome.high is not None and -1 <= outcome.low < outcome.high <= 1
+
+
+def test_a_rule_that_cannot_be_judged_is_quoted(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"rule 'exact_macht >= 1': there is no metric or cost 'exact_macht'"):
+        judged(tmp_path, "exact_match >= 0.1", "exact_macht >= 1")
+
+
 def test_lower_is_better_for_not_worse_than_too(tmp_path: Path) -> None:
     rules = ("exact_match not_worse_than a by 0.02 for b", "exact_match not_worse_than b by 0.02 for a")
     made = judged(tmp_path, *rules, direction="lower")
@@ -123,8 +145,8 @@ def test_what_was_not_measured_never_passes(tmp_path: Path) -> None:
     assert not any(outcome.passed for outcome in made.outcomes)
     said = [outcome.says for outcome in made.outcomes]
     assert said[0] == "latency_p95_ms is n/a: not measured"
-    assert said[1] == "a is failed, not complete: no disk"
-    assert said[2] == "a is not complete, so nothing can be held against it"
+    assert said[1] == "a has failed: no disk"
+    assert said[2] == "a has failed, so nothing is held against it"
     assert "different devices" in said[3]
 
 

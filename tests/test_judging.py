@@ -281,6 +281,20 @@ def test_one_complete_variant_cannot_be_compared(tmp_path: Path) -> None:
         run(store, snapshot, judge_file(tmp_path))
 
 
+def test_a_judge_that_could_not_reply_is_told_with_the_reason(
+    two: Written, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "broken.toml"
+    file.write_text('rubric = "Right?"\ncontrols = 2\n[model]\nkind = "canned"\ncontext_length = 3\n')
+    found = run(*two, file)
+    (note, *_) = found["notes"]
+    count, of, asked, *_ = note.split()
+    assert (of, count) == ("of", asked)
+    assert "requests to the judge failed, so their verdicts could not be read; the first: the prompt has" in note
+    assert main(["judge", "support", "--results", str(two[0].root)]) == 0
+    assert "Judge broken (canned): both orders" in capsys.readouterr().out
+
+
 def test_the_command_judges_shows_and_shows_again(
     two: Written, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -291,6 +305,8 @@ def test_the_command_judges_shows_and_shows_again(
     first = capsys.readouterr().out
     assert main(["judge", "support", *where]) == 0
     assert capsys.readouterr().out == first
+    assert main(["judge", "support", *where, "--set", "limit=9"]) == 2
+    assert "--set changes the file of a judge: name it, --judge FILE" in capsys.readouterr().err
     for words in ("raft", "win rate", "injected instruction", "says nothing", "Bradley-Terry", "Holm", "order decided"):
         assert words in first
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import decided
 import pytest
 import written_store as written
 from rich.console import Console
@@ -194,7 +195,7 @@ def test_a_failed_baseline_is_said(tmp_path: Path) -> None:
     failed = replace(written.VARIANTS[0], failed="no such model")
     store, snapshot = written.write(tmp_path, (failed, *written.VARIANTS[1:3]))
     board = leaderboard.build(snapshot, store)
-    assert any("baseline zero-shot is failed" in note for note in board["notes"])
+    assert any("baseline zero-shot has failed" in note for note in board["notes"])
     assert all(row["vs_baseline"] is None for row in board["rows"])
 
 
@@ -226,7 +227,8 @@ def test_variants_that_cannot_be_told_apart_share_a_place(tmp_path: Path) -> Non
         "pair_tests": ["exact McNemar"],
         "told_apart": 8,
     }
-    assert "8 of 10 pairs can (Holm over all pairs)" in leaderboard.markdown(board).replace("\\", "")
+    said = " ".join(shown.legend(board))
+    assert "(pairs told apart: 8 of 10, p adjusted by Holm over 10 tests)" in said
 
 
 def test_places_equal_counting_the_proven_ones(board: dict[str, Any], finished: tuple[Store, Snapshot]) -> None:
@@ -290,6 +292,26 @@ def test_the_legend_names_the_test_what_it_can_find_and_what_is_missing(board: d
         assert "Test: " in text and "sign-flip permutation by group" in text
         assert "over 4 comparisons" in text and "with 80 % power" in text
         assert "Examples in all that would settle what is open" in text
+
+
+def test_what_was_not_tested_is_named_and_shared_places_are_explained_though_nothing_differs(tmp_path: Path) -> None:
+    store, snapshot = decided.write(tmp_path, {name: decided.Given([1] * 20) for name in "abc"})
+    said = " ".join(shown.legend(leaderboard.build(snapshot, store)))
+    assert "Not tested against a: b, c (equal on every example)." in said and "Test: " not in said
+    assert "(pairs told apart: 0 of 3); below it, the ranks that a variant may have" in said
+
+
+def test_all_pairs_are_counted_and_the_tests_that_were_made(tmp_path: Path) -> None:
+    scores = {"a": [0, 1] * 20, "b": [0, 1] * 20, "c": [1, 0] * 20}
+    store, snapshot = decided.write(tmp_path, {name: decided.Given(values) for name, values in scores.items()})
+    said = " ".join(shown.legend(leaderboard.build(snapshot, store)))
+    assert "(pairs told apart: 0 of 3, p adjusted by Holm over 2 tests)" in said
+    assert "Test: exact McNemar; better" in said and "Not tested against a: b (equal on every example)." in said
+
+
+def test_one_is_no_plural(tmp_path: Path) -> None:
+    store, snapshot = decided.write(tmp_path, {"a": decided.Given([1])}, groups=["g"])
+    assert "on 1 held-out example in 1 group." in shown.legend(leaderboard.build(snapshot, store))[0]
 
 
 def test_costs_count_shared_steps_once_in_the_total_and_whole_in_each_row(board: dict[str, Any]) -> None:

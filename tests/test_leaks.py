@@ -128,6 +128,21 @@ def test_a_copy_with_an_edited_word_is_refused_with_its_similarity(copy: str) ->
 @pytest.mark.parametrize(
     ("one", "other"),
     [
+        (
+            "¿Cuánto cuesta el envío urgente a las Islas Canarias?",
+            "cuanto cuesta el envio urgente a las islas canarias",
+        ),
+        ("What is the boiling point of water at 2,000 m?", "What is the boiling point of water at 2000 m?"),
+    ],
+)
+def test_a_copy_with_other_accents_or_thousands_separators_is_refused(one: str, other: str) -> None:
+    assert found([example("h", one)], [example("t", other)]).counts == {"near": 1}
+    assert found([example("h", other)], [example("t", one)]).counts == {"near": 1}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
         ("How long is the warranty of the Brio?", "How long is the warranty of the Marlo?"),
         ("What would it cost me to have 3 bags sent north?", "What would it cost me to have 5 bags sent north?"),
         (

@@ -142,8 +142,8 @@ def test_a_pair_that_prefers_an_answer_to_itself_is_found() -> None:
     assert quality.same_preference([("p2", "yes", "no")]) is None
 
 
-def test_the_demos_warnings_stand_among_the_notes_of_a_run() -> None:
-    loaded = spec.load(ROOT / "specs" / "quickstart.toml")
+def test_warnings_stand_among_the_notes_of_a_run() -> None:
+    loaded = spec.load(ROOT / "specs" / "quickstart.toml", ["decode.max_tokens=1"])
     dataset = runner.load(loaded)
     warnings = [str(each) for each in quality.of(dataset, loaded) if each.severity == "warning"]
     assert warnings

@@ -189,6 +189,8 @@ def test_the_command_writes_reads_and_shows_again(
     assert capsys.readouterr().out == first
     assert main([*where, "--out", str(file)]) == 2
     assert main([*where, "--out", "x.csv", "--read", str(file)]) == 2
+    assert main([*where, "--sample", "9"]) == 2
+    assert "name its file, --out FILE" in capsys.readouterr().err
     file.write_text("item,rating\nx,1\n")
     assert main([*where, "--read", str(file)]) == 1
     assert "anna.csv:2: no item 'x'" in capsys.readouterr().err

@@ -224,8 +224,8 @@ def test_what_cannot_be_scored_is_told_and_leaves_no_snapshot(ran: Comparison) -
     told = message(score(ran, "fruit", "--metric", "brier"))
     assert told.startswith("'brier' needs the probabilities of choices") and "no variant of fruit@1 has that" in told
     told = message(score(ran, "fruit", "--metric", '{kind = "toys:Length", fails_on = ""}'))
-    assert told.startswith("Length failed on the answers of 'plain': ValueError: nothing is known of")
-    assert "toys.py" in told and "No snapshot was made" in told
+    assert told.startswith("Length failed on all 8 answers that it speaks of; the first, apple: ValueError: nothing is")
+    assert "(toys.py:" in told and told.endswith("(scoring 'plain'; no snapshot was made)")
     assert ran.store.numbers("fruit") == [1]
 
 

@@ -342,6 +342,15 @@ def test_a_metric_that_fails_on_an_example_counts_it_at_the_floor_with_a_note(tm
     assert row["notes"] == ["Length failed on 1 of 8 examples; the first, apple: ValueError: nothing is known of red"]
 
 
+def test_a_metric_that_fails_on_every_example_fails_the_run_with_one_message(tmp_path: Path) -> None:
+    comparison = Comparison(tmp_path / "one", '[[metric]]\nkind = "toys:Length"\nfails_on = ""\n' + TRAINED)
+    done = comparison.run()
+    assert done.status == 1 and "Traceback" not in done.err
+    row = next(row for row in comparison.board()["rows"] if row["variant"] == "plain")
+    assert row["status"] == "failed"
+    assert row["error"].startswith("Length failed on all 8 answers that it speaks of; the first, apple: ValueError")
+
+
 def test_rows_that_a_length_limit_took_are_told(tmp_path: Path) -> None:
     store, steps = Store(tmp_path / "results"), {}
     counts = {

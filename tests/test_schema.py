@@ -6,9 +6,9 @@ from typing import Any
 import jsonschema
 import pytest
 
+from harness.decode import Decode
 from harness.plugins import BASES, available
 from harness.schema import field_docs, schema, schema_text
-from harness.spec import Decode
 
 SPECS = Path(__file__).parent.parent / "specs"
 SOUND = """

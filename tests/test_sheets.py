@@ -198,6 +198,17 @@ def test_a_column_may_name_the_rater_and_a_spreadsheet_may_change_the_separator(
     assert sheets.read([tmp_path / "a.csv"], [key])[1] == {"Yan": {code: 2}, "Zoe": {code: 3}}
 
 
+def test_an_answer_of_any_length_is_read_back(once: tuple[Results, Store], tmp_path: Path) -> None:
+    key = sheet(once, tmp_path / "a.csv")
+    before = csv.field_size_limit(131_072)  # Python's own, which another reader in this process may have raised
+    code = key.items[0].code
+    (tmp_path / "b.csv").write_text(f'item,answer,rating\n{code},"{"long " * 40_000}",4\n')
+    try:
+        assert sheets.read([tmp_path / "b.csv"], [key])[1] == {"b": {code: 4}}
+    finally:
+        csv.field_size_limit(before)
+
+
 def test_every_fault_is_named_by_its_line(once: tuple[Results, Store], tmp_path: Path) -> None:
     key = sheet(once, tmp_path / "a.csv")
     one, two = key.items[0].code, key.items[1].code

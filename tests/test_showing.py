@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from comparison import Comparison
 
@@ -74,6 +76,18 @@ def test_a_failed_run_shows_why_and_has_no_answers(store: Store, snapshot: Snaps
         showing.example(run, snapshot, store, "apple")
 
 
+def test_a_run_that_failed_at_a_metric_shows_its_answers_and_the_scores_that_are_there(tmp_path: Path) -> None:
+    broken = '[[metric]]\nkind = "toys:Length"\nfails_on = ""\n[[variant]]\nname = "plain"\n'
+    comparison = Comparison(tmp_path / "one", broken)
+    assert comparison.run().status == 1
+    snapshot = comparison.store.snapshot("latest")
+    (run,) = showing.runs(snapshot, "plain", 0)
+    assert run.status == "failed"
+    shown = showing.example(run, snapshot, comparison.store, "apple")
+    assert (shown["answer"], shown["scores"]) == ("red", {"exact_match": (0.0,)})
+    assert len(showing.run(run, comparison.store, 3, snapshot)["examples"]) == 3
+
+
 def test_an_example_shows_all_that_was_asked_and_answered(store: Store, snapshot: Snapshot) -> None:
     (run,) = showing.runs(snapshot, "rag", 0)
     shown = showing.example(run, snapshot, store, "banana")
@@ -89,6 +103,29 @@ def test_an_example_shows_all_that_was_asked_and_answered(store: Store, snapshot
         "[answer] yellow",
     ):
         assert part in text
+
+
+def test_an_answer_by_choice_shows_all_choices_with_their_log_probabilities_the_likeliest_first(tmp_path: Path) -> None:
+    choosing = """
+[[variant]]
+name   = "plain"
+decode = { kind = "choices", choices = ["green", "red", "bright red"], normalise = "bytes" }
+"""
+    comparison = Comparison(tmp_path / "one", choosing)
+    comparison.run()
+    snapshot = comparison.store.snapshot("latest")
+    (run,) = showing.runs(snapshot, "plain", 0)
+    text = showing.example_text(showing.example(run, snapshot, comparison.store, "apple"))
+    assert text.partition("choices, the likeliest first:\n")[2].partition("\n\n")[0].splitlines() == [
+        "  log-probability -0.6931 (1 tokens, 3 bytes; ranked by -0.2310): red",
+        "  log-probability -7.6246 (2 tokens, 10 bytes; ranked by -0.7625): bright red",
+        "  log-probability -14.5561 (1 tokens, 5 bytes; ranked by -2.9112): green",
+    ]
+
+
+def test_an_answer_that_was_written_has_no_choices_to_show(store: Store, snapshot: Snapshot) -> None:
+    (run,) = showing.runs(snapshot, "rag", 0)
+    assert "choices" not in showing.example_text(showing.example(run, snapshot, store, "banana"))
 
 
 def test_an_unknown_example_is_told_with_what_is_near(store: Store, snapshot: Snapshot) -> None:

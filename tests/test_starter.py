@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness import data, spec, starter
-from harness.errors import HarnessError, UsageError
+from harness.errors import HarnessError, SpecError, UsageError
 
 
 def test_the_sample_is_a_spec_that_checks_with_its_data(tmp_path: Path) -> None:
@@ -25,6 +25,22 @@ def test_the_sample_explains_itself(tmp_path: Path) -> None:
     starter.write(tmp_path)
     lines = (tmp_path / starter.SPEC).read_text().splitlines()
     assert sum("#" in line for line in lines) > len(lines) / 4
+
+
+def test_every_line_of_the_sample_changes_what_is_run(tmp_path: Path) -> None:
+    starter.write(tmp_path)
+    file = tmp_path / starter.SPEC
+    lines = file.read_text().splitlines(keepends=True)
+    whole = spec.load(file).resolved()
+    idle = []
+    for i, line in enumerate(lines):
+        if " = " in line and not line.startswith("#"):
+            file.write_text("".join(lines[:i] + lines[i + 1 :]))
+            try:
+                idle += [line] if spec.load(file).resolved() == whole else []
+            except SpecError:
+                continue
+    assert idle == []
 
 
 def test_nothing_is_written_where_a_file_of_the_sample_is_already(tmp_path: Path) -> None:

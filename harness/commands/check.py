@@ -32,8 +32,9 @@ def run(options: argparse.Namespace) -> int:
     }
     if options.json:
         return print_json(found)
-    runs = len(spec.variants) * len(spec.seeds)
-    print(f"{options.spec}: in order. {len(spec.variants)} variants, {len(spec.seeds)} seeds: {runs} runs.")
+    variants, seeds = len(spec.variants), len(spec.seeds)
+    each = f"{figures.counted(variants, 'variant')}, {figures.counted(seeds, 'seed')}"
+    print(f"{options.spec}: in order. {each}: {figures.counted(variants * seeds, 'run')}.")
     for name, family in found["variants"].items():
         print(f"  {name}  ({family})")
     print("  " + ", ".join(f"{name} {n:,}" for name, n in found["splits"].items()))

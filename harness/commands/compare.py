@@ -87,12 +87,11 @@ def _title(found: Mapping[str, Any]) -> str:
     from harness import figures
 
     examples, metric = found["examples"], found["metric"]
-    groups = f" in {figures.count(examples['groups'])} groups" if examples["groups"] else ""
-    n = figures.count(examples["n"])
-    on = f"{n} held-out examples{groups}"
+    groups = f" in {figures.counted(examples['groups'], 'group')}" if examples["groups"] else ""
+    on = f"{figures.counted(examples['n'], 'held-out example')}{groups}"
     if examples["only_common"]:
         of = " and of ".join(figures.count(found[side]["examples"]) for side in "ab")
-        on = f"only the {n} common examples{groups} (of {of})"
+        on = f"only the {figures.counted(examples['n'], 'common example')}{groups} (of {of})"
     return (
         f"A {found['a']['name']}\nB {found['b']['name']}\n"
         f"{metric['name']} ({metric['direction']} is better) on {on}. Differences are B − A."
@@ -134,28 +133,27 @@ def _sentences(found: Mapping[str, Any], pair: Mapping[str, Any]) -> Iterator[st
     from harness import figures
 
     unit, verdict = found["metric"]["unit"], pair["verdict"]
-    points = " points" if unit == "share" else ""
     said = {"better": "B is better than A", "worse": "B is worse than A"}.get(
         verdict, "It cannot be told which is better"
     )
     yield f"{said}: {_test(pair)}."
     if pair["effect_size"] is not None:
-        yield f"Effect size ({pair['effect']}): {pair['effect_size']:.3g}."
+        yield f"Effect size ({pair['effect']}): {figures.score(pair['effect_size'], '')}."
     if pair["changed"] is not None:
         yield (
-            f"B does better on {figures.count(pair['wins'])} examples, worse on {figures.count(pair['losses'])}, "
+            f"B does better on {figures.counted(pair['wins'], 'example')}, worse on {figures.count(pair['losses'])}, "
             f"equally well on {figures.count(pair['ties'])}."
         )
     if pair["minimum_detectable"] is not None:
-        least = figures.change(pair["minimum_detectable"], unit).lstrip("+")
-        yield f"The smallest difference that this comparison finds four times in five: {least}{points}."
+        least = figures.size_of_change(pair["minimum_detectable"], unit)
+        yield f"The smallest difference that this comparison finds four times in five: {least}."
     if pair["needed"] is not None:
         yield f"To settle a difference of this size: about {figures.count(pair['needed'])} examples in all."
 
 
 def _test(pair: Mapping[str, Any]) -> str:
     if pair["p"] is None:
-        return f"test {pair['test']}"
+        return f"no test ({pair['test'].removeprefix('n/a (').removesuffix(')')})"
     p = _p(pair["p"])
     return f"{pair['test']}, p {p}" if p.startswith("<") else f"{pair['test']}, p = {p}"
 
@@ -186,9 +184,7 @@ def _print_pairs(found: Mapping[str, Any]) -> None:
                 _p(pair["p_adjusted"]),
                 {"better": "B better", "worse": "B worse"}.get(pair["verdict"], "cannot tell"),
                 *counts,
-                figures.NONE
-                if pair["minimum_detectable"] is None
-                else figures.change(pair["minimum_detectable"], unit),
+                figures.size_of_change(pair["minimum_detectable"], unit),
             )
         )
     print()
@@ -196,8 +192,10 @@ def _print_pairs(found: Mapping[str, Any]) -> None:
     print_table(heads, rows)
     print()
     tests = " / ".join(dict.fromkeys(pair["test"] for pair in found["pairs"]))
+    family = found["family"]
+    adjusted = f"; adjusted by Holm over {family} variants" if family > 1 else ""
     methods = " / ".join(dict.fromkeys(pair["difference"]["method"] for pair in found["pairs"]))
-    print(figures.plain(f"Test: {tests}; adjusted by Holm over {len(found['pairs'])} variants. Intervals: {methods}."))
+    print(figures.plain(f"Test: {tests}{adjusted}. Intervals: {methods}."))
     print("`harness compare A:VARIANT B:VARIANT` shows one of them with costs, settings and changed answers.")
 
 
@@ -258,7 +256,7 @@ def _setting(value: Any) -> str:
 
     from harness import figures
 
-    if value is None:
+    if value is None or value == []:
         return figures.NONE
     if isinstance(value, Mapping) and "kind" in value:
         return str(value["kind"])

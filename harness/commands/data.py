@@ -85,21 +85,23 @@ def _groups(dataset: Dataset, name: str) -> int | None:
 
 
 def _lines(dataset: Dataset, findings: list[Finding], use: Use) -> Iterator[str]:
+    from harness.figures import counted
+
     for name, rows in dataset.counts.items():
         if rows:
             groups = _groups(dataset, name)
-            in_groups = f" in {groups:,} groups" if groups else ""
-            yield f"{name}: {rows:,} rows{in_groups}, fingerprint {dataset.fingerprints[name][:12]}"
+            in_groups = f" in {counted(groups, 'group')}" if groups else ""
+            yield f"{name}: {counted(rows, 'row')}{in_groups}, fingerprint {dataset.fingerprints[name][:12]}"
     if use.snapshots:
-        times = f"{len(use.snapshots)} snapshot{'s' * (len(use.snapshots) != 1)}"
-        yield f"The held-out set was used by {times} of this experiment so far ({use.answers} different runs)."
+        times, runs = counted(len(use.snapshots), "snapshot"), counted(use.answers, "different run")
+        yield f"The held-out set was used by {times} of this experiment so far ({runs})."
     yield ""
     yield from _leaks(dataset.leaks)
     if dataset.documents:
         present, of = _answered(dataset)
-        yield f"Answers in the documents: of {present:,} of {of:,} held-out examples (wanted for retrieval, no leak)."
+        yield f"Held-out answers that stand in the documents: {present:,} of {of:,} (wanted for retrieval, no leak)."
     yield ""
-    yield f"Quality: {len(findings)} findings." if findings else "Quality: nothing was found."
+    yield f"Quality: {counted(len(findings), 'finding')}." if findings else "Quality: nothing was found."
     for finding in findings:
         yield f"  {finding.severity}  {finding}"
         for name, text in finding.examples:
@@ -109,14 +111,16 @@ def _lines(dataset: Dataset, findings: list[Finding], use: Use) -> Iterator[str]
 
 
 def _leaks(found: Leaks) -> Iterator[str]:
+    from harness.figures import counted
+
     if not found.pairs:
         yield "Leaks: none."
         return
     verdict = "a run would be refused" if found.blocking else "permitted by the spec, and told with every result"
-    yield (
-        f"Leaks ({verdict}): " + ", ".join(f"{kind} {n:,}" for kind, n in found.counts.items()) + " held-out examples."
-    )
+    nouns = {kind: "held-out group" if kind == "group" else "held-out input" for kind in found.counts}
+    yield f"Leaks ({verdict}): " + ", ".join(f"{kind} {counted(n, nouns[kind])}" for kind, n in found.counts.items())
+    blocking = set(found.blocking)
     for pair in found.pairs[:_SHOWN]:
-        yield f"  {pair}"
+        yield f"  {pair}" + ("  (permitted)" if blocking and pair not in blocking else "")
     if len(found.pairs) > _SHOWN:
         yield f"  ... and {len(found.pairs) - _SHOWN:,} more (--json has all of them)"

@@ -26,7 +26,10 @@ def arguments(word: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from harness import results, verdicts
+    from harness.errors import UsageError
 
+    if options.overrides and options.judge is None:
+        raise UsageError("--set changes the file of a judge: name it, --judge FILE.")
     if options.judge is not None:
         _judge(options)
     store, snapshot = open_snapshot(options)
@@ -70,7 +73,8 @@ def show(judge: Mapping[str, Any]) -> None:
     from harness import figures
 
     model = judge["settings"]["model"]
-    say_plain(f"Judge {judge['judge']} ({model.get('kind')} {model.get('id', '')}): both orders of every pair")
+    what = " ".join(str(model[key]) for key in ("kind", "id") if model.get(key))
+    say_plain(f"Judge {judge['judge']} ({what}): both orders of every pair")
     columns = ("variant", "against", "win rate", "95 %", "won", "tied", "lost", "p (Holm)", "order decided", "unparsed")
     print_table(columns, [_row(row) for row in judge["comparisons"]])
     say_plain(f"Win rates count ties as half. {_methods(judge['comparisons'])}")

@@ -43,6 +43,10 @@ def run(options: argparse.Namespace) -> int:
 
     if options.out is not None and options.read:
         raise UsageError("--out writes a blank sheet and --read reads filled ones: choose one of them.")
+    if options.out is None and (options.pairwise or options.all_pairs or options.sample):
+        raise UsageError(
+            "--pairwise, --all-pairs and --sample say what a blank sheet holds: name its file, --out FILE."
+        )
     store = Store(options.results, write=options.out is not None or bool(options.read))
     found = results.read(store.snapshot(options.experiment), store)
     if options.out is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from harness.errors import HarnessError
 from harness.plugins import Means, Measured, Metric
 from harness.records import Example, Prediction
 
@@ -27,6 +28,6 @@ class OfGold(Metric):
         if not example.targets or not example.targets[0]:
             return None
         if gold.error is not None:
-            return ValueError(gold.error)
+            return HarnessError(gold.error)
         choice = next(choice for choice in gold.choices if choice.text == example.targets[0])
         return (choice.logprob, float(choice.tokens), float(choice.bytes))

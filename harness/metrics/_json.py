@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 Extract = Literal["raw", "block"]
 
-_FENCE = re.compile(r"```[ \t]*([\w+-]*)[^\n`]*\n(.*?)(?:```|\Z)", re.DOTALL)
+# What `*+` has matched is not given back: each of the three would match blanks, and try all ways to share them.
+_FENCE = re.compile(r"```[ \t]*+([\w+-]*+)[^\n`]*+\n(.*?)(?:```|\Z)", re.DOTALL)
 _QUOTED_OR_BRACE = re.compile(r'"(?:[^"\\]|\\.)*"|[{}]', re.DOTALL)
 
 

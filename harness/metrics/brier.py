@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from harness.choices import probabilities
+from harness.errors import HarnessError
 from harness.plugins import Metric
 from harness.records import Example, Prediction
 
@@ -14,7 +15,8 @@ class Brier(Metric):
     the examples (Brier 1950; `brier_score` of lm-evaluation-harness. The binary one counts one class of two: half).
 
     It needs the probabilities of choices (`decode = { kind = "choices" }`), the softmax over their scores. The truth is
-    the likeliest accepted answer; one that is no choice had probability 0. An answer that failed counts 2.
+    the likeliest accepted answer; one that is no choice had probability 0. An answer that failed counts 2. It
+    does not speak of examples without an accepted answer.
     """
 
     direction = "lower"
@@ -22,10 +24,12 @@ class Brier(Metric):
     ceiling = 2.0
     needs_choices = True
 
-    def measure(self, example: Example, prediction: Prediction) -> float:
+    def measure(self, example: Example, prediction: Prediction) -> float | None:
+        if not example.targets:
+            return None
         if not prediction.choices:
             if prediction.text:
-                raise ValueError('the answer was not chosen by likelihood: it needs decode = { kind = "choices" }')
+                raise HarnessError('the answer was not chosen by likelihood: it needs decode = { kind = "choices" }')
             return 2.0
         shares = probabilities(prediction.choices)
         accepted = [

@@ -12,7 +12,8 @@ from harness.records import Example, Prediction
 
 
 class ExactMatch(Metric):
-    """SQuAD's exact match with `normalise = "squad"`: the best over the accepted answers (Rajpurkar et al. 2016)."""
+    """SQuAD's exact match with `normalise = "squad"`: the best over the accepted answers (Rajpurkar et al. 2016).
+    The metric does not speak of examples without an accepted answer."""
 
     normalise: Literal["squad", "none"] = "squad"
     """Whether case, ASCII punctuation, articles and white space are folded away before comparing ("squad") or only
@@ -20,7 +21,9 @@ class ExactMatch(Metric):
     ignore: Pattern | None = None
     """A regular expression: what it finds is left out of the answer and of the accepted ones, such as a citation."""
 
-    def measure(self, example: Example, prediction: Prediction) -> float:
+    def measure(self, example: Example, prediction: Prediction) -> float | None:
+        if not example.targets:
+            return None
         answer = self._folded(prediction.text or "")
         return float(any(answer == self._folded(target) for target in example.targets))
 

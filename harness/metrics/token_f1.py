@@ -15,13 +15,16 @@ class TokenF1(Metric):
 
     Source: the SQuAD evaluation scripts (Rajpurkar et al. 2016, 2018). They differ where a side has no word left:
     v1.1 gives 0 even when both are empty; v2.0 gives 1 for two empty sides and 0 for one, and an accepted answer of
-    which nothing is left counts only where there is no other.
+    which nothing is left counts only where there is no other. Of an example without an accepted answer v1.1 does not
+    speak; v2.0 takes it for one whose right answer is to say nothing.
     """
 
     rules: Literal["v1.1", "v2.0"] = "v1.1"
     """Which script's rule for empty answers holds."""
 
-    def measure(self, example: Example, prediction: Prediction) -> float:
+    def measure(self, example: Example, prediction: Prediction) -> float | None:
+        if not example.targets and self.rules == "v1.1":
+            return None
         answer = squad(prediction.text or "").split()
         targets = [squad(target).split() for target in example.targets]
         if self.rules == "v2.0":

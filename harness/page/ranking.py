@@ -77,6 +77,9 @@ def table(board: shown.Board) -> Styler:
     add("95 % interval", [shown.bounds(board, row, primary) for row in rows])
     add(f"vs {board['baseline']}", [(row["vs_baseline"] or {}).get("difference") for row in rows], _change(unit))
     add("its 95 % interval", [shown.change(board, row)[1] or None for row in rows])
+    if any(shown.verdict(row) for row in rows):  # older boards say neither
+        add("verdict", [shown.verdict(row) or None for row in rows])
+        add("possible ranks", [shown.ranks(row) or shown.place(row) for row in rows])
     for name in shown.others(board):
         add(name, [_value(row, name) for row in rows], _score(shown.metric_of(board, name)["unit"]))
     for name, key, show in _COSTS:
@@ -119,13 +122,15 @@ def _columns(board: shown.Board, names: Iterable[str]) -> dict[str, Any]:
     latency = "Single requests, batch 1, adapters not merged, on a sample of the held-out questions: see below"
     helps = {
         f"vs {board['baseline']}": "Paired difference from the baseline, in percentage points for shares",
+        "verdict": "Better or worse than the baseline where the test, adjusted for all comparisons, says so",
+        "possible ranks": "Variants that cannot be told apart share a place (#) and may have any of these ranks",
         "errors": "Examples without an answer: they count as the worst score",
         "p50 latency": latency,
         "p95 latency": latency,
         "training": "Wall-clock time of training, starting its process included",
         "answering": "Wall-clock time of answering the held-out questions in batches, without loading the model",
     }
-    words = ("variant", "family", "state", "seeds")
+    words = ("variant", "family", "state", "verdict", "seeds")
     numbers = [name for name in names if name not in words]
     columns = {name: st.column_config.Column(alignment="right", help=helps.get(name)) for name in numbers}
     columns["#"] = st.column_config.Column(width=40, pinned=True, alignment="right")

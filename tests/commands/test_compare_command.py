@@ -69,10 +69,18 @@ def test_two_experiments_in_one_table(root: Path, capsys: pytest.CaptureFixture[
     assert status == 0
     assert "on only the 18 common examples in 6 groups (of 24 and of 18)" in out
     assert "adjusted by Holm over 5 variants" in out
-    assert "Not compared: lora-64 is failed in support@1, failed in fewer@1." in out
+    assert "Not compared: lora-64 has failed in support@1 and has failed in fewer@1." in out
     names = [planned.name for planned in written.VARIANTS if not planned.failed]
     shown = [line.split()[0] for line in out.splitlines() if line]
     assert [word for word in shown if word in names] == names
+
+
+def test_words_of_the_table_of_pairs(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A detectable difference has no sign, a seed's lone comparison no adjustment."""
+    _, out, _ = called(capsys, root, "support", "fewer", "--only-common")
+    assert "+" not in "".join(line[-12:] for line in out.splitlines() if line.startswith(("few-shot", "rag")))
+    _, out, _ = called(capsys, root, "support:rag", "support:rag@0")
+    assert "no test (equal on every example)" in out and "test n/a" not in out
 
 
 def test_other_examples_are_refused_with_the_way_out(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

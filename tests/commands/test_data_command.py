@@ -44,7 +44,7 @@ def test_clean_data_are_described_and_pass(comparison: Comparison) -> None:
     shown = comparison.call("data", "check", str(comparison.spec))
     assert shown.status == 0
     assert "Leaks: none." in shown.out
-    assert f"of {len(FRUIT)} of {len(FRUIT)} held-out examples (wanted for retrieval" in shown.out
+    assert f"stand in the documents: {len(FRUIT)} of {len(FRUIT)} (wanted for retrieval" in shown.out
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,9 @@ def test_each_kind_of_leak_is_listed_exits_1_and_stops_a_run(
     )  # fmt: skip
     shown = comparison.call("data", "check", str(comparison.spec))
     assert shown.status == 1
-    assert f"Leaks (a run would be refused): {kind} 1 held-out examples." in shown.out
+    noun = "group" if kind == "group" else "input"
+    assert f"Leaks (a run would be refused): {kind} 1 held-out {noun}\n" in shown.out
+    assert "(permitted)" not in shown.out
     for word in ("run", "check"):
         refused = comparison.call(word, str(comparison.spec))
         assert (refused.status, refused.out) == (1, "")
@@ -97,6 +99,24 @@ def test_an_override_lets_the_run_go_on_and_is_shown_with_its_results(comparison
     (run,) = [run for run in comparison.store.snapshot("latest").runs() if run.variant == "plain"]
     assert run.provenance["leaks"] == {"counts": {"near": 1}, "allowed": ["near"], "same_facts": False}
     assert check(comparison)[1]["heldout_use"] == {"snapshots": [1], "runs": 1}
+
+
+def test_of_leaks_that_stop_a_run_and_permitted_ones_the_latter_are_marked(comparison: Comparison) -> None:
+    leak(comparison, ASK.format("QUINCE").upper(), "quince")
+    comparison.edit('id        = "id"', 'id        = "id"\nsame_facts = true')
+    shown = comparison.call("data", "check", str(comparison.spec))
+    assert shown.status == 1
+    lines = [line for line in shown.out.splitlines() if line.startswith(("  exact", "  group"))]
+    assert [line.endswith("(permitted)") for line in lines] == [False, True]
+
+
+def test_every_figure_is_of_the_rows_that_a_run_would_use_and_counts_one_as_one(comparison: Comparison) -> None:
+    comparison.edit('id        = "id"', 'id        = "id"\nheldout_limit = 1\ntrain_limit = 1')
+    shown = comparison.call("data", "check", str(comparison.spec)).out
+    assert "train: 1 row, fingerprint" in shown
+    assert "heldout: 1 row, fingerprint" in shown
+    assert "stand in the documents: 1 of 1 (" in shown
+    assert "1 of 1 held-out answers stand word for word" in shown
 
 
 def test_the_spec_keeps_its_leak_rules_and_refuses_unknown_ones(comparison: Comparison) -> None:

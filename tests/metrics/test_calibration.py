@@ -10,6 +10,7 @@ import pytest
 from means import NO_MEANS
 
 from harness.choices import probabilities, ranked
+from harness.errors import HarnessError
 from harness.metrics.brier import Brier
 from harness.metrics.ece import Ece
 from harness.records import Choice, Example, Normalise, Prediction
@@ -137,5 +138,5 @@ def test_an_accepted_answer_that_is_no_choice_had_probability_0() -> None:
 
 @pytest.mark.parametrize("metric", [Ece(), Brier()])
 def test_an_answer_that_was_written_has_no_confidence(metric: Ece | Brier) -> None:
-    with pytest.raises(ValueError, match=r'it needs decode = \{ kind = "choices" \}'):
+    with pytest.raises(HarnessError, match=r'it needs decode = \{ kind = "choices" \}'):
         score(metric, [example("0", "a")], [Prediction(id="0", text="a")], NO_MEANS)

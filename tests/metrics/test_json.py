@@ -65,6 +65,11 @@ def test_the_raw_answer_and_the_block_in_it_are_measured_apart(text: str, raw: f
     assert measured(JsonValid(extract="block"), text) == in_a_block
 
 
+def test_a_fence_with_a_long_line_of_blanks_behind_it_is_read() -> None:
+    assert block("```" + "\t" * 100_000) is None
+    assert block("```" + " " * 100_000 + "json \n{}\n```") == "{}\n"
+
+
 def test_no_answer_is_no_json() -> None:
     assert measured(JsonValid(), None) == 0
     assert measured(JsonSchema(schema_table={}), None) == 0

@@ -119,6 +119,12 @@ def test_a_judge_whose_verdicts_can_never_be_read_gives_no_number() -> None:
         score(metric(), EXAMPLES, ANSWERS, Asking(judge=judges.Mumbles()))
 
 
+def test_an_answer_that_failed_makes_no_number_of_a_judge_that_cannot_be_read() -> None:
+    answers = [Prediction(id="q1", text=None, error="too long") if one.id == "q1" else one for one in ANSWERS]
+    with pytest.raises(HarnessError, match="failed on all 11 answers that it speaks of; the first, q0: the judge of"):
+        score(metric(), EXAMPLES, answers, Asking(judge=judges.Mumbles()))
+
+
 def test_a_judge_that_cannot_answer_is_an_error_with_its_reason() -> None:
     means = Asking(judge=judges.Fair(fail_on=("question 7",)))
     made, notes = score(metric(), EXAMPLES, ANSWERS, means)

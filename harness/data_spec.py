@@ -1,0 +1,106 @@
+"""The `[data]` table of a spec: where the examples and documents are, and which copies of them are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, WithJsonSchema, field_serializer
+
+from harness.errors import Fault
+from harness.layers import fault
+from harness.leaks import SIMILARITY
+from harness.plugins import Embedder, Family, Local
+from harness.shape import Table
+from harness.toml_lines import Node
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+Place = Annotated[
+    str,
+    Local(choice=True),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}),
+]
+Split = Place | Share | None
+Column = Annotated[
+    str | None,
+    BeforeValidator(lambda value: None if value is False else value),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"const": False}]}),
+]
+"""A field of the rows, or `false` for none."""
+
+
+class LeakRules(Table):
+    """The `leaks` table of `[data]`: which copies of held-out examples are refused. Exact ones always are."""
+
+    similarity: float = Field(SIMILARITY, gt=0.5, le=1)
+    """Share of the words from which two texts are near-copies."""
+    allow: tuple[Literal["near", "embedded", "documents", "meaning"], ...] = ()
+    """Kinds of leaks that do not stop a run; what was found is shown with every result."""
+    embedder: Annotated[Embedder, Family("embedders")] | None = None
+    """Search by meaning too, with this embedder, at the start of every run; by default off."""
+    meaning: float = Field(0.95, gt=0.5, le=1)
+    """Cosine from which two inputs mean the same, where an embedder is named."""
+
+    @field_serializer("embedder")
+    def _settings(self, embedder: Embedder | None) -> dict[str, Any] | None:
+        return embedder.settings() if embedder else None
+
+
+class DataSpec(Table):
+    """The `[data]` table: where the examples and documents are, and which fields hold what.
+
+    A split is a file, `hf:owner/name[/config][:split]`, or a share of `rows`. Paths are absolute here. A field is
+    named by its key, or by a dotted path into nested values; `false` says that the rows have none.
+    """
+
+    train: Split = None
+    """Examples that shots and training may use. With `rows`, what the other splits leave."""
+    dev: Split = None
+    """Examples that stop training early. Never answered for the leaderboard."""
+    heldout: Split = None
+    """Examples that every variant answers; nothing else may see them."""
+    train_limit: int | None = Field(None, ge=1)
+    """How many rows of the train split are used at most: a draw by `seed`, in the order of the file."""
+    dev_limit: int | None = Field(None, ge=1)
+    """The same for dev."""
+    heldout_limit: int | None = Field(None, ge=1)
+    """The same for held-out."""
+    rows: Place | None = None
+    """One file to split by shares, such as `heldout = 0.2`, whole groups at a time."""
+    documents: Place | None = None
+    """What to retrieve from: a folder of .md, .txt and .html files, or a file of rows."""
+    input: str = "input"
+    """The field with the question."""
+    target: Column = "target"
+    """The field with the accepted answer, or an array of them. Training and shots need one."""
+    group: Column = None
+    """The field whose equal values are never split across train and held-out; clusters for the statistics."""
+    tags: Column = None
+    """The field with tags, by which results can be sliced."""
+    id: Column = None
+    """The field with a name for each example that is stable across splits."""
+    source: Column = None
+    """The field that names the document, or documents, with the answer: what recall of a retriever is measured by."""
+    same_facts: bool = False
+    """Permit groups and rephrasings that stand in train and held-out both: memorising instead of generalising."""
+    leaks: LeakRules = LeakRules()
+    """What counts as a copy of a held-out example, and what of it is permitted."""
+    seed: int = 0
+    """Which split of `rows` is drawn."""
+
+
+def faults(data: Node) -> Iterator[Fault]:
+    """The faults between the fields of the table `data`."""
+    shares = {key: data.table[key] for key in ("train", "dev", "heldout") if key in data.table}
+    shares = {key: node for key, node in shares.items() if type(node.value) in (int, float)}
+    rows = data.table.get("rows")
+    if "heldout" not in data.table:
+        hint = 'name a file, heldout = "heldout.jsonl", or with `rows` a share of it, heldout = 0.2'
+        yield fault(data, f"there is no held-out split: {hint}", "heldout")
+    for node in shares.values() if rows is None else ():
+        yield fault(node, 'a share needs the file that is split: rows = "all.jsonl"')
+    total = sum(node.value for node in shares.values() if isinstance(node.value, int | float))
+    if rows is not None and total > 1 + 1e-9:
+        yield fault(rows, f"the shares of the splits come to {total:g}, more than 1")
+    if rows is not None and isinstance(data.at(("train",)).value, str):
+        yield fault(data.table["train"], "with `rows`, train is what the shares leave of it: name one of the two only")
