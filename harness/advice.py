@@ -17,8 +17,8 @@ _REASON = 200
 """Characters of a failed variant's reason."""
 
 RULE = (
-    "The rule: of the variants that meet every constraint by their measured values, take the best; those that the "
-    "adjusted test cannot tell from it are tied, and of the tied ones the {key} is shipped."
+    "The rule: of the variants that meet every constraint by their measured values, ship the best, or the {key} of "
+    "those that are shown to be as good: no worse by more than {margin}, or with the same score."
 )
 
 
@@ -52,17 +52,34 @@ def headline(decision: Decision) -> list[str]:
     if not decision["tied"]:
         return [f"Ship {name}."]
     candidates = [decision["best"], *decision["tied"]]
-    return [
-        f"Not enough evidence to say which of {_listed(candidates)} has the best {metric}: {_more(decision)}.",
-        f"Ship {name} for now: {_among(decision, len(candidates))}.",
-    ]
+    doubt = f"Not enough evidence to say which of {_listed(candidates)} has the best {metric}: {_more(decision)}."
+    if good := decision["as_good"]:
+        others = [decision["best"], *good]
+        how = f"are shown to differ by no more than {_margin(decision)}" if _shown(decision) else "scored the same"
+        said = f"Ship {name}: {_listed(others)} {how}, and {_among(decision, others)}."
+        return [said] if len(good) == len(decision["tied"]) and _shown(decision) else [doubt, said]
+    pair = _pair(decision, name, decision["tied"][0])
+    ahead = f"it is ahead of {decision['tied'][0]} by {_difference(decision, pair)}"
+    return [doubt, f"Until then {name} is the best guess: {ahead}, and no other is shown to be as good."]
 
 
-def _among(decision: Decision, count: int) -> str:
-    them = "the two" if count == 2 else f"these {count}"
-    simple = "it has the fewest moving parts, or the better score among equals"
+def _shown(decision: Decision) -> bool:
+    """Whether one of those that are as good scored otherwise than the best one."""
+    pairs = [_pair(decision, decision["best"], name) for name in decision["as_good"]]
+    return any(pair["difference"] != 0 for pair in pairs)
+
+
+def _margin(decision: Decision) -> str:
+    margin = decision["margin"]
+    return "nothing" if margin is None else figures.size_of_change(margin, decision["primary"]["unit"])
+
+
+def _among(decision: Decision, others: list[str]) -> str:
+    them = "the two" if len(others) == 2 else f"these {len(others)}"
+    name = decision["recommended"]
+    simple = f"{name} has the fewest moving parts, or the better score among equals"
     return {
-        "the cheapest": f"of {them} it costs the least per answer",
+        "the cheapest": f"of {them} {name} costs the least per answer",
         "the simplest of the cheapest": f"of the cheapest of {them} (costs within 10 % count as equal) {simple}",
         "the simplest": f"of {them} {simple}",
     }[decision["reason"]]
@@ -102,7 +119,8 @@ def _why(decision: Decision, shipped: Row) -> list[str]:
         lines.insert(0, f"{count[0].upper()}{count[1:]} {which}.")
     lines += [f"It keeps what was asked: {item['text']}." for item in shipped["constraints"] if item["status"] == "met"]
     if decision["tied"]:
-        lines.append(RULE.format(key="cheapest per answer" if "cheap" in decision["reason"] else "simplest"))
+        key = "cheapest per answer" if any(row["cost"]["money_per_1000"] is not None for row in meeting) else "simplest"
+        lines.append(RULE.format(key=key, margin=_margin(decision)))
     return lines
 
 
@@ -201,8 +219,9 @@ def _against(decision: Decision, row: Row) -> str:
     pair = _pair(decision, best, name)
     if name in decision["tied"]:
         behind = "apart" if pair["difference"] == 0 else "behind"
-        said = f"{_difference(decision, pair)} {behind}, {_verdict(pair)}"
-        return f"cannot be told from {best} ({said}); {_dearer(decision, row)}"
+        said = f"cannot be told from {best} ({_difference(decision, pair)} {behind}, {_verdict(pair)})"
+        good = name in decision["as_good"]
+        return f"{said}; {_dearer(decision, row)}" if good else f"{said}, nor is it shown to be as good"
     return f"worse than {best} by {_difference(decision, pair)}, {_verdict(pair)}"
 
 
@@ -211,7 +230,7 @@ def _dearer(decision: Decision, row: Row) -> str:
     shipped, currency = _row(decision, decision["recommended"]), decision["terms"]["cost"]["currency"]
     assert shipped is not None
     mine, its = row["cost"]["money_per_1000"], shipped["cost"]["money_per_1000"]
-    tied = [_row(decision, name) for name in (decision["best"], *decision["tied"])]
+    tied = [_row(decision, name) for name in (decision["best"], *decision["as_good"])]
     if "cheap" in decision["reason"] and mine > SAME_COST * min(one["cost"]["money_per_1000"] for one in tied if one):
         return f"1,000 answers cost {measures.money(mine, currency)}, not {measures.money(its, currency)}"
     if row["parts"] == shipped["parts"]:

@@ -7,9 +7,12 @@
 2. Of those, take the one with the best value of the primary metric.
 3. Every pair of complete variants is compared on it, and Holm's method adjusts all these tests together: the best one
    is picked after the fact, so it could have been any. A variant that the adjusted test cannot tell from the best one
-   is tied with it.
-4. Of the tied ones ship the cheapest per answer where `[cost]` has prices (costs within 10 % of the lowest count as
-   equal: time is measured once), then the one with the fewest moving parts, then the better one.
+   is tied with it. That a difference was not shown does not make it small, so a tied variant is as good only where it
+   scored the same, or is shown to be worse by less than 2 % of the metric's range (non-inferior, Holm over the tied).
+4. Of the best one and those as good ship the cheapest per answer where `[cost]` has prices (costs within 10 % of the
+   lowest count as equal: time is measured once), then the one with the fewest moving parts, then the better one.
+5. Where others are tied with the best one and none is as good, it is shipped as the best guess, and the decision says
+   that the evidence is not enough, and how many more examples would settle it.
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ from harness.terms import of as terms_of
 SAME_COST = 1.1
 """Costs up to this many times the lowest count as equal."""
 MARGIN = 0.02
-"""How much of the primary metric's range counts as no worse on the Pareto front."""
+"""How much of the primary metric's range counts as no worse."""
 
 Pairs = Mapping[tuple[str, str], tuple[Comparison, float | None]]
 
@@ -127,6 +130,8 @@ def of(one: Case) -> dict[str, Any]:
         "reason": why,
         "best": best.name if best else None,
         "tied": [variant.name for variant in tied],
+        "as_good": [variant.name for variant in (as_good(one, best, tied) if best is not None else [])],
+        "margin": _margin(one),
         "examples_to_settle": settles,
         "variants": [_row(one, variant, shipped) for variant in _ordered(one)],
         "comparisons": {
@@ -156,7 +161,10 @@ def choose(one: Case) -> tuple[Variant | None, str, list[Variant]]:
         return best, "the only one that completed" if len(complete) == 1 else "the only one left", []
     if not tied:
         return best, "the best", []
-    candidates = [best, *tied]
+    good = as_good(one, best, tied)
+    candidates = [best, *good]
+    if not good:
+        return best, "the best so far", tied
     costs = [one.each(variant) for variant in candidates]
     priced = one.terms.prices.any and money.comparable([one.spent[variant.name] for variant in candidates])
     if priced and None not in costs:
@@ -164,6 +172,27 @@ def choose(one: Case) -> tuple[Variant | None, str, list[Variant]]:
         cheap = [v for v, cost in zip(candidates, costs, strict=True) if (cost or 0.0) <= SAME_COST * lowest]
         return min(cheap, key=one.parts), "the cheapest" if len(cheap) == 1 else "the simplest of the cheapest", tied
     return min(candidates, key=one.parts), "the simplest", tied
+
+
+def as_good(one: Case, best: Variant, tied: Sequence[Variant]) -> list[Variant]:
+    """Return those of `tied` that are shown to be no worse than `best` by more than the margin, adjusted by Holm over
+    them, or scored the same."""
+    margin = _margin(one)
+    made = [one.pairs[variant.name, best.name][0] for variant in tied]
+    adjusted = comparisons.holm([None if margin is None else comparisons.non_inferior(c, margin).p for c in made])
+    return [
+        variant
+        for variant, comparison, p in zip(tied, made, adjusted, strict=True)
+        if comparison.difference.value == 0 or (p is not None and p <= ALPHA)
+    ]
+
+
+def _margin(one: Case) -> float | None:
+    """How much worse counts as no worse, in the metric's unit; None for a metric whose range has no end."""
+    about = one.results.metrics.get(one.results.primary)
+    if about is None or about.floor is None or about.ceiling is None:
+        return None
+    return MARGIN * (about.ceiling - about.floor)
 
 
 # -------------------------------------------------------------------------------------------------- what is compared
@@ -322,8 +351,7 @@ def _fronts(one: Case) -> list[dict[str, Any]]:
     complete = one.complete
     if not complete or not money.comparable([one.spent[variant.name] for variant in complete]):
         return []
-    about = one.results.metrics[one.results.primary]
-    margin = None if about.floor is None or about.ceiling is None else MARGIN * (about.ceiling - about.floor)
+    margin = _margin(one)
     answers = (
         ("cost_per_1000_answers", one.terms.prices.currency)
         if one.terms.prices.any
