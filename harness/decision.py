@@ -110,11 +110,9 @@ def case(snapshot: Snapshot, store: Store, terms: Terms | None = None) -> Case:
 
 def of(one: Case) -> dict[str, Any]:
     """Return the decision as JSON-able values."""
-    found, complete = one.results, one.complete
-    eligible = [variant for variant in complete if one.meets(variant)]
-    shipped, why, tied = choose(one)
-    best = eligible[0] if eligible else None
-    settles = {v.name: _settled_by(one, best, v) for v in tied if best is not None}
+    found, complete, chosen = one.results, one.complete, choose(one)
+    shipped, best = chosen.shipped, chosen.best
+    settles = {v.name: _settled_by(one, best, v) for v in chosen.tied if best is not None}
     return {
         "experiment": found.snapshot.name,
         "snapshot": found.snapshot.number,
@@ -127,10 +125,10 @@ def of(one: Case) -> dict[str, Any]:
             "constraints": one.terms.constraints.model_dump(mode="json"),
         },
         "recommended": shipped.name if shipped else None,
-        "reason": why,
+        "reason": chosen.why,
         "best": best.name if best else None,
-        "tied": [variant.name for variant in tied],
-        "as_good": [variant.name for variant in (as_good(one, best, tied) if best is not None else [])],
+        "tied": [variant.name for variant in chosen.tied],
+        "as_good": [variant.name for variant in chosen.as_good],
         "margin": _margin(one),
         "examples_to_settle": settles,
         "variants": [_row(one, variant, shipped) for variant in _ordered(one)],
@@ -147,34 +145,50 @@ def of(one: Case) -> dict[str, Any]:
     }
 
 
-def choose(one: Case) -> tuple[Variant | None, str, list[Variant]]:
-    """Return the variant to ship (None where there is none), why, and those that cannot be told from the best one."""
+@dataclass(frozen=True)
+class Chosen:
+    """The variant to ship (None where there is none) and why; the best by its measured value; those that cannot be told
+    from it; of these, those that are as good."""
+
+    shipped: Variant | None
+    why: str
+    best: Variant | None = None
+    tied: Sequence[Variant] = ()
+    as_good: Sequence[Variant] = ()
+
+
+def choose(one: Case) -> Chosen:
     complete = one.complete
     eligible = [variant for variant in complete if one.meets(variant)]
     if not complete:
-        return None, "nothing completed", []
+        return Chosen(None, "nothing completed")
     if not eligible:
-        return None, "no variant meets every constraint", []
+        return Chosen(None, "no variant meets every constraint")
     best, *others = eligible
     tied = [other for other in others if _verdict(one.pairs, best.name, other.name) == "cannot tell"]
     if not others:
-        return best, "the only one that completed" if len(complete) == 1 else "the only one left", []
+        return Chosen(best, "the only one that completed" if len(complete) == 1 else "the only one left", best)
     if not tied:
-        return best, "the best", []
-    good = as_good(one, best, tied)
-    candidates = [best, *good]
+        return Chosen(best, "the best", best)
+    good = _as_good(one, best, tied)
     if not good:
-        return best, "the best so far", tied
+        return Chosen(best, "the best so far", best, tied)
+    shipped, why = _cheapest(one, [best, *good])
+    return Chosen(shipped, why, best, tied, good)
+
+
+def _cheapest(one: Case, candidates: Sequence[Variant]) -> tuple[Variant, str]:
+    """Return the cheapest of `candidates` where all have a price, else the simplest, and which of it was decisive."""
     costs = [one.each(variant) for variant in candidates]
     priced = one.terms.prices.any and money.comparable([one.spent[variant.name] for variant in candidates])
     if priced and None not in costs:
         lowest = min(cost for cost in costs if cost is not None)
         cheap = [v for v, cost in zip(candidates, costs, strict=True) if (cost or 0.0) <= SAME_COST * lowest]
-        return min(cheap, key=one.parts), "the cheapest" if len(cheap) == 1 else "the simplest of the cheapest", tied
-    return min(candidates, key=one.parts), "the simplest", tied
+        return min(cheap, key=one.parts), "the cheapest" if len(cheap) == 1 else "the simplest of the cheapest"
+    return min(candidates, key=one.parts), "the simplest"
 
 
-def as_good(one: Case, best: Variant, tied: Sequence[Variant]) -> list[Variant]:
+def _as_good(one: Case, best: Variant, tied: Sequence[Variant]) -> list[Variant]:
     """Return those of `tied` that are shown to be no worse than `best` by more than the margin, adjusted by Holm over
     them, or scored the same."""
     margin = _margin(one)

@@ -83,11 +83,17 @@ def build(
     named = variant or terms.gate.variant
     if named is not None and named not in case.known.variants:
         raise UsageError(f"there is no variant {named!r}.{did_you_mean(named, case.known.variants)}")
-    shipped, why, _ = decision.choose(case) if named is None else (None, "", [])
-    name = named or (shipped.name if shipped else None)
-    chosen = "named" if named else f"what `harness decide` ships: {why}" if shipped else f"none to judge: {why}"
+    name, chosen = (named, "named") if named is not None else _shipped(case)
     outcomes = tuple(_judge(case, rule, rule.variant or name, chosen, certain=terms.gate.certain) for rule in wanted)
     return Gate(snapshot.name, snapshot.number, name, chosen, terms.gate.certain, snapshot.created, outcomes)
+
+
+def _shipped(case: decision.Case) -> tuple[str | None, str]:
+    """The variant that `harness decide` ships, and how it was chosen."""
+    made = decision.choose(case)
+    if made.shipped is None:
+        return None, f"none to judge: {made.why}"
+    return made.shipped.name, f"what `harness decide` ships: {made.why}"
 
 
 def _rules(texts: Sequence[str]) -> tuple[Rule, ...]:
