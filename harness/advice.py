@@ -394,11 +394,7 @@ def _verdict(pair: Mapping[str, Any]) -> str:
     if pair["p"] is None:
         return f"no test ({bare(pair['test'])})"
     word = "cannot be told apart" if pair["verdict"] == "cannot tell" else "told apart"
-    return f"{word}, p {_p(pair['p_adjusted'])}"
-
-
-def _p(value: float) -> str:
-    return "< 0.0001" if value < 0.0001 else f"= {value:.2g}"
+    return f"{word}, {figures.said_p(pair['p_adjusted'])}"
 
 
 def _missed(row: Row) -> list[Mapping[str, Any]]:

@@ -94,6 +94,19 @@ def p(value: float | None) -> str:
     return f"{value:.3f}" if value >= 0.0005 else "<0.001"
 
 
+def exact_p(value: float | None) -> str:
+    """Return a p-value with two figures that matter: "0.016", "< 0.0001"."""
+    if value is None:
+        return NONE
+    return f"{value:.2g}" if value >= 0.0001 else "< 0.0001"
+
+
+def said_p(value: float) -> str:
+    """The same within a sentence: "p = 0.016", "p < 0.0001"."""
+    text = exact_p(value)
+    return f"p {text}" if text.startswith("<") else f"p = {text}"
+
+
 def seconds(value: float | None) -> str:
     """Return a duration with two figures that matter: "0.42 s", "8.3 s", "47 s", "4 min 10 s", "2 h 5 min"."""
     if value is None:

@@ -26,8 +26,7 @@ from harness.pipeline import Event, Watch
 from harness.plugins import Backend, Family, Session
 from harness.records import Example, Prediction, Request, digest, dump
 from harness.results import Results, Variant
-from harness.shape import explain, fit
-from harness.spec import Table
+from harness.shape import Table, explain, fit
 from harness.step import Step
 from harness.store import Snapshot, Store
 from harness.verdicts import Said, Verdict, settled

@@ -26,8 +26,8 @@ from harness.pipeline import Pipeline, Watch
 from harness.plan import Named, PlannedRun
 from harness.plugins import Family, Metric
 from harness.records import Cost, Example, Run
-from harness.shape import explain, fit
-from harness.spec import Spec, Table, Variant, make_importable, paths_as_written, replaced
+from harness.shape import Table, explain, fit
+from harness.spec import Spec, Variant, make_importable, paths_as_written, replaced
 from harness.store import Snapshot, Store
 from harness.toml_lines import Node, Place, node_of
 

@@ -30,8 +30,7 @@ from harness.decode import Decode
 from harness.errors import Fault, SpecError, StoreError, did_you_mean
 from harness.layers import assemble, fault, shown
 from harness.plugins import Backend, Family, Local, Method, Metric, Prompt, Retriever
-from harness.shape import Table as Table
-from harness.shape import chosen, explain, fit, instance, model_has, not_of
+from harness.shape import Table, chosen, explain, fit, instance, model_has, not_of
 from harness.step import checked_name
 from harness.terms import TABLES, Constraints, Gate, Known, Prices, Scale, Terms
 from harness.terms import faults as terms_faults

@@ -8,11 +8,14 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from harness.display import Display
+    from harness.pipeline import Event, Watch
     from harness.spec import Spec
     from harness.store import Snapshot, Store
 
@@ -78,6 +81,26 @@ def open_snapshot(options: argparse.Namespace) -> tuple[Store, Snapshot]:
 
     store = Store(options.results, write=False)
     return store, store.snapshot(options.experiment)
+
+
+# --------------------------------------------------------------------------------------------------------- working
+
+
+@contextmanager
+def stoppable(display: Display, unit: str) -> Iterator[Watch]:
+    """Give a watcher that shows progress on `display`, and that the first Ctrl-C stops after the `unit` in work."""
+    from harness import runner
+
+    def told() -> None:
+        display.say(f"stopping after this {unit}; press Ctrl-C again to stop at once")
+
+    with runner.stop_gently(told) as check:
+
+        def watch(event: Event) -> None:
+            display.watch(event)
+            check(event)
+
+        yield watch
 
 
 # -------------------------------------------------------------------------------------------------------- printing

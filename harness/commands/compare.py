@@ -152,18 +152,11 @@ def _sentences(found: Mapping[str, Any], pair: Mapping[str, Any]) -> Iterator[st
 
 
 def _test(pair: Mapping[str, Any]) -> str:
-    if pair["p"] is None:
-        return f"no test ({pair['test'].removeprefix('n/a (').removesuffix(')')})"
-    p = _p(pair["p"])
-    return f"{pair['test']}, p {p}" if p.startswith("<") else f"{pair['test']}, p = {p}"
-
-
-def _p(p: float | None) -> str:
     from harness import figures
 
-    if p is None:
-        return figures.NONE
-    return f"{p:.2g}" if p >= 0.0001 else "< 0.0001"
+    if pair["p"] is None:
+        return f"no test ({pair['test'].removeprefix('n/a (').removesuffix(')')})"
+    return f"{pair['test']}, {figures.said_p(pair['p'])}"
 
 
 def _print_pairs(found: Mapping[str, Any]) -> None:
@@ -180,8 +173,8 @@ def _print_pairs(found: Mapping[str, Any]) -> None:
                 _interval(pair["value_a"], unit)[0],
                 _interval(pair["value_b"], unit)[0],
                 *_change(pair["difference"], unit)[:2],
-                _p(pair["p"]),
-                _p(pair["p_adjusted"]),
+                figures.exact_p(pair["p"]),
+                figures.exact_p(pair["p_adjusted"]),
                 {"better": "B better", "worse": "B worse"}.get(pair["verdict"], "cannot tell"),
                 *counts,
                 figures.size_of_change(pair["minimum_detectable"], unit),

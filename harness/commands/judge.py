@@ -6,10 +6,20 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from harness.commands._common import experiment_argument, json_argument, open_snapshot, print_json, print_table
+from harness.commands._common import (
+    experiment_argument,
+    json_argument,
+    open_snapshot,
+    print_json,
+    print_table,
+    stoppable,
+)
 from harness.commands._pairs import p_text, say_plain, show_ranking
+
+if TYPE_CHECKING:
+    from harness.display import Style
 
 HELP = "let a model compare the answers of variants, two at a time, and show what it found"
 
@@ -46,26 +56,16 @@ def run(options: argparse.Namespace) -> int:
 
 def _judge(options: argparse.Namespace) -> None:
     """Do what is missing of the judge's work."""
-    from harness import judging, runner
+    from harness import judging
     from harness.display import Display
-    from harness.pipeline import Event
     from harness.store import Store
 
     judge = judging.load(options.judge, options.overrides)
     store = Store(options.results)
     snapshot = store.snapshot(options.experiment)
-    with Display("full" if sys.stderr.isatty() and not options.json else "plain") as display:
-
-        def told() -> None:
-            display.say("stopping after this batch; press Ctrl-C again to stop at once")
-
-        with runner.stop_gently(told) as check:
-
-            def watch(event: Event) -> None:
-                display.watch(event)
-                check(event)
-
-            judging.judge(judge, snapshot, store, watch)
+    style: Style = "full" if sys.stderr.isatty() and not options.json else "plain"
+    with Display(style) as display, stoppable(display, "batch") as watch:
+        judging.judge(judge, snapshot, store, watch)
 
 
 def show(judge: Mapping[str, Any]) -> None:

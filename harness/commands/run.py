@@ -19,13 +19,13 @@ from harness.commands._common import (
     print_table,
     say,
     spec_arguments,
+    stoppable,
     store_argument,
 )
 
 if TYPE_CHECKING:
     from harness.data import Dataset
     from harness.display import Style
-    from harness.pipeline import Event
     from harness.plan import PlannedRun
     from harness.store import Store
 
@@ -62,16 +62,7 @@ def run(options: argparse.Namespace) -> int:
     with Display(style) as display:
         for note in dataset.notes:
             display.say(f"note: {note}")
-
-        def told() -> None:
-            display.say("stopping after this batch; press Ctrl-C again to stop at once")
-
-        with runner.begin(spec, store, dataset, planned) as snapshot, runner.stop_gently(told) as check:
-
-            def watch(event: Event) -> None:
-                display.watch(event)
-                check(event)
-
+        with runner.begin(spec, store, dataset, planned) as snapshot, stoppable(display, "batch") as watch:
             outcome = runner.run(spec, store, dataset, planned, snapshot, watch, only=options.only)
             board = snapshot.leaderboard or leaderboard.build(snapshot, store)
             if outcome.ended and snapshot.leaderboard is None:

@@ -7,12 +7,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.commands._common import json_argument, print_board, print_json, say, store_argument
+from harness.commands._common import json_argument, print_board, print_json, say, stoppable, store_argument
 from harness.errors import UsageError
 
 if TYPE_CHECKING:
     from harness.display import Style
-    from harness.pipeline import Event
 
 HELP = "score stored answers with other metrics, without answering again"
 
@@ -34,7 +33,7 @@ def arguments(word: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from harness import leaderboard, rescore, runner, tracking
+    from harness import leaderboard, rescore, tracking
     from harness.display import Display
     from harness.store import Store
 
@@ -47,18 +46,8 @@ def run(options: argparse.Namespace) -> int:
     store = Store(options.results)
     source = store.snapshot(ref or chosen.experiment)
     style: Style = "none" if options.json else options.display or ("full" if sys.stderr.isatty() else "plain")
-    with Display(style) as display:
-
-        def told() -> None:
-            display.say("stopping after this score; press Ctrl-C again to stop at once")
-
-        with runner.stop_gently(told) as check:
-
-            def watch(event: Event) -> None:
-                display.watch(event)
-                check(event)
-
-            outcome = rescore.score(store, source, chosen, watch)
+    with Display(style) as display, stoppable(display, "score") as watch:
+        outcome = rescore.score(store, source, chosen, watch)
     snapshot = outcome.snapshot
     if outcome.made:
         tracking.start(store.root, snapshot.ref, snapshot.spec.get("tracking") or {"mode": "off"})
