@@ -17,13 +17,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from harness import leaks
+from harness import leaks, preferences
 from harness.documents import load as load_documents
 from harness.errors import DataError, did_you_mean
 from harness.figures import counted
 from harness.leaks import Leaks, Rules
 from harness.readers import Row, Rows, raise_faults, read
-from harness.records import Document, Example, digest
+from harness.records import Document, Example, Preference, digest
 
 if TYPE_CHECKING:
     from harness.data_spec import DataSpec
@@ -33,9 +33,9 @@ SPLITS = ("train", "dev", "heldout")
 
 @dataclass(frozen=True)
 class Dataset:
-    """What `load` gives. `fingerprints` has a SHA-256 over every field of every row for "train", "dev", "heldout" and
-    "documents", in their order: which shots come first and which rows share a batch depends on it. `notes` are
-    sentences that must be shown with the results. `leaks` are those that were permitted."""
+    """What `load` gives. `fingerprints` has a SHA-256 over every field of every row for each part, in their order:
+    which shots come first and which rows share a batch depends on it. `notes` are sentences that must be shown with the
+    results. `leaks` are those that were permitted. `preferences_dev` are those kept from training."""
 
     train: tuple[Example, ...]
     dev: tuple[Example, ...]
@@ -44,11 +44,15 @@ class Dataset:
     fingerprints: dict[str, str]
     notes: tuple[str, ...] = ()
     leaks: Leaks = leaks.NONE
+    preferences: tuple[Preference, ...] = ()
+    preferences_dev: tuple[Preference, ...] = ()
+    text: tuple[Document, ...] = ()
 
     @property
     def counts(self) -> dict[str, int]:
         """How many rows each part has."""
-        return {name: len(getattr(self, name)) for name in (*SPLITS, "documents")}
+        extra = [name for name in ("preferences", "preferences_dev", "text") if getattr(self, name)]
+        return {name: len(getattr(self, name)) for name in (*SPLITS, "documents", *extra)}
 
 
 def load(spec: DataSpec, *, refuse: bool = True) -> Dataset:
@@ -59,12 +63,15 @@ def load(spec: DataSpec, *, refuse: bool = True) -> Dataset:
     """
     splits = _splits(spec)
     documents, about = load_documents(spec.documents) if spec.documents is not None else ((), ())
-    found = leaks.find(
-        splits["heldout"], {"train": splits["train"], "dev": splits["dev"]}, documents, _rules(spec, search=True)
-    )
+    text, about_text = load_documents(spec.text) if spec.text is not None else ((), ())
+    pairs, pairs_dev = _preferences(spec)
+    learned = {"train": splits["train"], "dev": splits["dev"]}
+    if pairs or pairs_dev:
+        learned["preferences"] = _as_examples([*pairs, *pairs_dev])
+    found = leaks.find(splits["heldout"], learned, [*documents, *text], _rules(spec, search=True))
     if refuse:
         found.refuse()
-    notes = [*found.notes, *_shared_with_dev(splits), *about]
+    notes = [*found.notes, *_shared_with_dev(splits), *about, *about_text]
     for name in SPLITS:
         limit = getattr(spec, f"{name}_limit")
         if limit is not None and limit < len(splits[name]):
@@ -74,10 +81,27 @@ def load(spec: DataSpec, *, refuse: bool = True) -> Dataset:
         notes += _answered(splits["heldout"], documents)
         splits = _with_known_sources(splits, {document.id for document in documents}, spec, notes)
     train, dev, heldout = (tuple(splits[name]) for name in SPLITS)
-    parts: dict[str, tuple[Example | Document, ...]] = {"train": train, "dev": dev, "heldout": heldout}
-    parts["documents"] = documents
-    fingerprints = {name: fingerprint(part) for name, part in parts.items()}
-    return Dataset(train, dev, heldout, documents, fingerprints, tuple(notes), found)
+    parts: dict[str, Sequence[Example | Document | Preference]] = {"train": train, "dev": dev, "heldout": heldout}
+    parts |= {"documents": documents, "preferences": pairs, "preferences_dev": pairs_dev, "text": text}
+    always = (*SPLITS, "documents")
+    fingerprints = {name: fingerprint(part) for name, part in parts.items() if part or name in always}
+    return Dataset(train, dev, heldout, documents, fingerprints, tuple(notes), found, pairs, pairs_dev, text)
+
+
+def _preferences(spec: DataSpec) -> tuple[tuple[Preference, ...], tuple[Preference, ...]]:
+    """The preferences to train on and those kept from training."""
+    if spec.preferences is None:
+        return (), ()
+    found = preferences.load(spec.preferences, spec.input)
+    if isinstance(spec.preferences_dev, str):
+        return found, preferences.load(spec.preferences_dev, spec.input, "preferences_dev")
+    back = preferences.divide((one.group for one in found), spec.preferences_dev or 0.0, spec.seed)
+    return tuple(one for one in found if one.group not in back), tuple(one for one in found if one.group in back)
+
+
+def _as_examples(found: Iterable[Preference]) -> list[Example]:
+    """Each input once, for the search for leaks."""
+    return list({one.input: Example(id=one.id, input=one.input, group=one.id) for one in found}.values())
 
 
 def _rules(spec: DataSpec, *, search: bool = False) -> Rules:
@@ -108,7 +132,7 @@ def _answered(heldout: Sequence[Example], documents: Sequence[Document]) -> list
     return [f"{present} of {of} held-out answers stand word for word in the documents"] if present else []
 
 
-def fingerprint(rows: Iterable[Example | Document]) -> str:
+def fingerprint(rows: Iterable[Example | Document | Preference]) -> str:
     """Return the SHA-256 (64 hex digits) over every field of `rows`, in their order."""
     state = hashlib.sha256()
     for row in rows:

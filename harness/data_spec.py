@@ -67,6 +67,12 @@ class DataSpec(Table):
     """The same for held-out."""
     rows: Place | None = None
     """One file to split by shares, such as `heldout = 0.2`, whole groups at a time."""
+    preferences: Place | None = None
+    """Judged answers for preference learning: pairs, ranked lists, or single answers with a thumb."""
+    preferences_dev: Split = 0.2
+    """What of them is kept from training, to measure by: a share of their prompts, or another file."""
+    text: Place | None = None
+    """Plain text for continued pretraining: a folder or a file of rows, as `documents`, which are taken without it."""
     documents: Place | None = None
     """What to retrieve from: a folder of .md, .txt and .html files, or a file of rows."""
     input: str = "input"

@@ -9,7 +9,7 @@ from typing import Any
 from harness.data import Dataset
 from harness.measure import processor
 from harness.plan import PlannedRun, decoding
-from harness.plugins import Context, Method, Prompt, Retriever, Select
+from harness.plugins import Context, Prompt, Retriever, Select
 from harness.records import Decoding, Example, Message, Passage
 from harness.store import Store
 
@@ -83,7 +83,7 @@ def _step(role: str, run: PlannedRun, dataset: Dataset, rates: dict[str, float])
     made = decoding(variant, dataset)
     chunk = _typical([document.text for document in dataset.documents])[:1000]
     if kind == "train":
-        method: Method = variant.train[int(role.partition(".")[2])]
+        method, variant = run.stages[role].method, run.stages[role].variant
         context = _Guess(made, dataset.train, variant.retrieve if method.context == "retrieved" else None, chunk)
         rows = _mean_prompt(dataset.train, variant.prompt, context) + _mean_target(dataset.train)
         tokens = round(rows * len(dataset.train) * method.passes())

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny
 from pydantic_core import PydanticCustomError
@@ -105,6 +105,26 @@ def _path_fields(cls: type[Plugin]) -> frozenset[str]:
 
     fields = cls.model_fields.items()
     return frozenset(name for name, field in fields if any(map(is_path, (*field.metadata, field.annotation))))
+
+
+@cache
+def _reference_fields(cls: type[Plugin]) -> dict[str, Refers]:
+    """The fields that name stages, with what they may name."""
+
+    def marks(annotation: Any) -> list[Refers]:
+        own = [annotation] if isinstance(annotation, Refers) else []
+        return [*own, *(mark for argument in get_args(annotation) for mark in marks(argument))]
+
+    found = {
+        name: [mark for part in (*field.metadata, field.annotation) for mark in marks(part)]
+        for name, field in cls.model_fields.items()
+    }
+    return {name: marked[0] for name, marked in found.items() if marked}
+
+
+def refers(method: Method, name: str) -> Refers:
+    """What the field `name` of a method may name."""
+    return _reference_fields(type(method))[name]
 
 
 def _content(value: Any) -> Any:
@@ -236,6 +256,23 @@ class Local:
 
     or_name: bool = False
     choice: bool = False
+
+
+Makes = Literal["policy", "reward", "preferences"]
+"""What a training stage leaves: a model that answers, one that marks answers, or pairs of answers."""
+
+
+@dataclass(frozen=True)
+class Refers:
+    """Marks a text field of a method that names what another stage made: `Annotated[str, Refers("reward")]`.
+
+    It may hold an earlier stage's name (by default its kind) of the same variant, "variant.stage" of another one, or a
+    folder with such an artifact; for a reward also "metric:NAME", a metric of the spec; for a policy also "base", the
+    bare model, and with `models` the name of another model. `harness.stages` finds out which.
+    """
+
+    makes: Makes
+    models: bool = False
 
 
 # --------------------------------------------------------------------------------------------------------- models
@@ -457,9 +494,17 @@ class TrainJob:
     """All that a training stage receives: JSON-able values and paths, so that another process can run it. There is
     no place in it for the held-out split.
 
-    `train` and `dev` are JSONL files of {"id", "messages": [{"role", "content"}], "completion"}; `model` is the
-    backend's `model_dump()`; `incoming` the artifact of the stage before; `out` an empty folder for the artifact;
-    `work` a folder for checkpoints that outlives a killed process, so that `fit` resumes from what it finds there.
+    `train` and `dev` are JSONL files of what the method reads, a row a line:
+
+    - "examples": {"id", "messages": [{"role", "content"}], "completion", "example"}, where "example" is the whole
+      `Example` as JSON-able values, for metrics;
+    - "preferences": {"id", "messages", "chosen", "rejected", "group"}, the latter two as in `Preference`;
+    - "documents": {"id", "text"}.
+
+    `model` is the backend's `model_dump()`; `incoming` the artifact of the stage that this one starts from; `out` an
+    empty folder for the artifact; `work` a folder for checkpoints that outlives a killed process, so that `fit`
+    resumes from what it finds there. `references` says for each text that a field marked `Refers` holds what stands
+    behind it: {"artifact": folder}, {"metric": table of a metric plug-in}, {"model": name} or, for "base", {}.
     """
 
     train: Path
@@ -469,6 +514,7 @@ class TrainJob:
     out: Path
     work: Path
     seed: int
+    references: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -495,13 +541,21 @@ class Adapter(Plugin):
         """Return the torch model with this adapter's weights trainable and the others frozen."""
 
 
+Reads = Literal["examples", "preferences", "documents"]
+
+
 class Method(Plugin):
     """One entry of `train`."""
 
     family = "methods"
     query_only = frozenset({"name"})
+    makes: ClassVar[Makes] = "policy"
+    """A stage that makes no policy changes no answer: the stages after it start from the policy before it."""
 
     name: str | None = None
+    """What other stages call it; by default its kind."""
+    start: Annotated[str, Refers("policy"), Local(or_name=True)] | None = None
+    """The stage whose policy this one starts from; by default the one before it, or the variant's own `adapter`."""
     context: Literal["none", "retrieved"] = "none"
     """"retrieved" trains on prompts that hold passages, as RAFT does (arXiv 2403.10131)."""
     distractors: int | None = Field(None, ge=0)
@@ -510,6 +564,21 @@ class Method(Plugin):
     """Share of training prompts that hold the gold passage; the others hold distractors alone."""
     shuffle: bool = True
     """Whether the gold passage stands at a random place; else passages keep the retriever's order."""
+
+    @property
+    def label(self) -> str:
+        return self.name or self.kind
+
+    @property
+    def reads(self) -> Reads:
+        """Which rows it trains on."""
+        return "examples"
+
+    def references(self) -> dict[str, tuple[str, ...]]:
+        """The texts in each field marked `Refers` that name something, `start` left out."""
+        found = {name: getattr(self, name) for name in _reference_fields(type(self)) if name != "start"}
+        texts = {name: (value,) if isinstance(value, str) else value for name, value in found.items() if value}
+        return {name: tuple(text) for name, text in texts.items()}
 
     def passes(self) -> float:
         """How often the stage goes through its training rows at most: what a dry run estimates from."""

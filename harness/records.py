@@ -41,6 +41,18 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Preference:
+    """One judgement of answers to one input: `chosen` is better than `rejected`. Where one of them is None the other
+    was judged alone, a thumb up or down. The pairs of one ranked list share their `group`."""
+
+    id: str
+    input: str
+    chosen: str | None = None
+    rejected: str | None = None
+    group: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
     """One document to retrieve from. `text` is plain text or Markdown."""
 

@@ -182,7 +182,7 @@ def _notes(run: PlannedRun, store: Store) -> tuple[str, ...]:
         if role == "predict" and outcome["failed"]:
             notes.append(f"{outcome['failed']} of {outcome['n']} examples have no answer and count as wrong")
         if role.startswith("train."):
-            notes += _lost_rows(int(role.partition(".")[2]), outcome.get("details", {}))
+            notes += _lost_rows(int(role.rpartition(".")[2]), outcome.get("details", {}))
     return tuple(notes)
 
 

@@ -24,7 +24,7 @@ from pydantic import (
     field_validator,
 )
 
-from harness import data_spec, decode
+from harness import data_spec, decode, stages
 from harness.data_spec import DataSpec
 from harness.decode import Decode
 from harness.errors import Fault, SpecError, StoreError, did_you_mean
@@ -289,6 +289,7 @@ def _across(root: Node) -> Iterator[Fault]:
         yield fault(baseline, f"there is no variant {baseline.value!r}.{did_you_mean(baseline.value, names)}")
     for variant in root.at(("variant",)).items:
         yield from _variant_faults(variant, root)
+    yield from stages.faults(root)
     yield from _terms_faults(root, names)
 
 

@@ -24,8 +24,8 @@ for rank, names in enumerate(
         ("models", "artifacts", "chat", "plugins", "rows", "leaks", "readers"),
         FAMILIES,
         ("shape", "layers", "step"),
-        ("data_spec", "decode"),
-        ("spec", "snapshot", "documents"),
+        ("data_spec", "decode", "stages"),
+        ("spec", "snapshot", "documents", "preferences"),
         ("schema", "data", "store", "board"),
         (
             "measure",
@@ -47,6 +47,7 @@ for rank, names in enumerate(
         ("verdicts", "sheets"),
         ("ratings",),
         ("money", "measures", "limits", "pareto", "decision", "advice", "gate"),
+        ("training",),
         ("pipeline", "page", "tracking"),
         ("runner", "judging", "estimate", "display", "showing", "starter", "rescore"),
         ("commands",),

@@ -1,27 +1,21 @@
-"""TRL's SFTTrainer, made to compute logits at answers only and to survive being killed.
+"""TRL's SFTTrainer, made to compute logits at answers only.
 
 Imported where a training begins and nowhere else: TRL and torch are loaded with it.
 """
 
 from __future__ import annotations
 
-import json
-import math
-import shutil
-import time
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from datasets import Dataset
 from torch.nn import functional
 from torch.utils.data import DataLoader
-from transformers import PrinterCallback, TrainerCallback, TrainerState
 from trl import SFTConfig, SFTTrainer
 
-from harness.errors import ModelError
 from harness.methods import _rows
+from harness.methods._following import Followed
 from harness.methods._rows import Row
 
 IGNORED = -100
@@ -32,24 +26,8 @@ CPU_TOKENS = 1024
 
 DEV_TOKENS = 4096
 
-COMPLETE = "complete"
-"""The file that is written last into a checkpoint: a folder without it was being written when the process died."""
 
-Progress = Callable[[int, int, Mapping[str, float]], None]
-
-
-class Due(TrainerCallback):  # type: ignore[misc]
-    """Asks for an evaluation and a checkpoint after the given steps."""
-
-    def __init__(self, steps: frozenset[int]) -> None:
-        self.steps = steps
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step in self.steps:
-            control.should_evaluate = control.should_save = True
-
-
-class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
+class AnswerTrainer(Followed, SFTTrainer):  # type: ignore[misc]
     """Trains on answers alone, as SFTTrainer with completion-only loss does, to the same loss within rounding.
 
     Only the hidden states before an answer's tokens go through the output layer: with tens of thousands of tokens,
@@ -57,8 +35,7 @@ class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
     causal attention never looks, so no mask is needed. A batch is computed in parts of rows of like length; its loss is
     the mean over all its answer tokens, whatever the parts.
 
-    `batches` are the rows of each step of the whole training, `curves` the file of figures, written as they come;
-    `patience` counts evaluations.
+    `batches` are the rows of each step of the whole training.
     """
 
     def __init__(
@@ -70,13 +47,8 @@ class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
         rows: Sequence[Row],
         dev: Sequence[Row],
         batches: Sequence[Sequence[int]],
-        evaluations: frozenset[int],
         micro_batch: int,
         autocast: bool,
-        patience: int | None,
-        steps_per_epoch: int,
-        curves: Path,
-        progress: Progress,
     ) -> None:
         super().__init__(
             model=model,
@@ -85,13 +57,8 @@ class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
             data_collator=list,
             # SFTTrainer looks at one; the rows come through get_train_dataloader and are padded in training_step.
             train_dataset=Dataset.from_dict({"input_ids": [rows[0].ids]}),
-            callbacks=[Due(evaluations)],
         )
-        self.remove_callback(PrinterCallback)
         self.rows, self.batches, self.micro_batch, self.autocast = rows, batches, micro_batch, autocast
-        self.patience, self.curves, self.progress = patience, curves, progress
-        self.steps_per_epoch = steps_per_epoch
-        self.interrupted = False
         self.dev = [
             [dev[place] for place in part]
             for part in _rows.parts([len(row.ids) for row in dev], max(1, len(dev)), DEV_TOKENS)
@@ -111,7 +78,6 @@ class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
         return 0
 
     def training_step(self, model: Any, inputs: list[int], num_items_in_batch: Any = None) -> torch.Tensor:
-        self._begun = time.perf_counter()
         rows = [self.rows[place] for place in inputs]
         self._tokens = sum(len(row.ids) for row in rows)
         answers = sum(len(row.ids) - row.prompt for row in rows)
@@ -158,71 +124,8 @@ class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
         self.callback_handler.on_evaluate(self.args, self.state, self.control, figures)
         return figures
 
-    # --------------------------------------------------------------------------------- following, stopping, keeping
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Check and pass on the figures of a step or an evaluation; those of the whole training are left out."""
-        super().log(logs, start_time)
-        names = {"loss": "loss", "learning_rate": "learning_rate", "grad_norm": "grad_norm", "eval_loss": "dev_loss"}
-        figures = {names[name]: float(value) for name, value in logs.items() if name in names}
-        if not figures:
-            return
-        step = self.state.global_step
-        bad = [name for name, value in figures.items() if not math.isfinite(value)]
-        if bad:
-            raise ModelError(
-                f"training broke at step {step}: {bad[0]} became {figures[bad[0]]} (learning rate "
-                f'{self._get_learning_rate():.1e}). Lower learning_rate, raise warmup, or set dtype = "float32".'
-            )
-        if "loss" in figures:
-            figures["tokens_per_second"] = self._tokens / (time.perf_counter() - self._begun)
-        line = {"step": step, "epoch": step / self.steps_per_epoch, **figures}
-        with self.curves.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-        try:
-            self.progress(step, self.state.max_steps, figures)
-        except KeyboardInterrupt:
-            # Saved first, so that nothing of the work is lost; `fit` raises it again.
-            self.interrupted = self.control.should_training_stop = self.control.should_save = True
-
-    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
-        better: bool = super()._determine_best_metric(metrics, trial)
-        if self.waited_enough():
-            self.control.should_training_stop = True
-        return better
-
-    def waited_enough(self) -> bool:
-        """Whether the last `patience` evaluations brought nothing better, by the state, which checkpoints hold."""
-        best = self.state.best_global_step
-        if self.patience is None or best is None:
-            return False
-        since = [entry for entry in self.state.log_history if "eval_loss" in entry and entry["step"] > best]
-        return len(since) >= self.patience
-
-    def dev_loss(self, step: int) -> float | None:
-        """The dev loss that was measured after `step`, None where none was."""
-        entries = (entry for entry in self.state.log_history if entry["step"] == step)
-        return next((entry["eval_loss"] for entry in entries if "eval_loss" in entry), None)
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
-        folder = Path(self.args.output_dir)
-        newest = folder / f"checkpoint-{self.state.global_step}"
-        (newest / COMPLETE).touch()
-        kept = {newest.name, f"checkpoint-{self.state.best_global_step}"}
-        for other in folder.glob("checkpoint-*"):
-            if other.name not in kept:
-                shutil.rmtree(other)
-
-    def take(self, step: int) -> None:
-        """Put the weights of the checkpoint after `step` into the model."""
-        self._load_from_checkpoint(str(Path(self.args.output_dir) / f"checkpoint-{step}"))
-
-    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """None: it would name folders of this machine."""
-
-    def _send_telemetry(self) -> None:
-        """Nothing is sent."""
+    def step_tokens(self) -> int:
+        return self._tokens
 
 
 def pad(rows: Sequence[Row]) -> dict[str, torch.Tensor]:
@@ -234,39 +137,3 @@ def pad(rows: Sequence[Row]) -> dict[str, torch.Tensor]:
         ids[place, : len(row.ids)] = torch.tensor(row.ids)
         labels[place, row.prompt : len(row.ids)] = ids[place, row.prompt : len(row.ids)]
     return {"input_ids": ids, "labels": labels}
-
-
-def run(trainer: AnswerTrainer) -> None:
-    """Train to the end, from the newest complete checkpoint where there is one.
-
-    Raises KeyboardInterrupt, after a checkpoint was written, where `progress` did.
-    """
-    newest = newest_checkpoint(Path(trainer.args.output_dir))
-    if newest is not None:
-        trainer.state = TrainerState.load_from_json(str(newest / "trainer_state.json"))
-    keep_lines(trainer.curves, trainer.state.global_step)
-    if trainer.state.global_step < len(trainer.batches) and not trainer.waited_enough():
-        trainer.train(resume_from_checkpoint=str(newest) if newest else None)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
-
-
-def newest_checkpoint(folder: Path) -> Path | None:
-    """Return the newest complete checkpoint; half-written ones are deleted."""
-    found = []
-    for checkpoint in folder.glob("checkpoint-*"):
-        if (checkpoint / COMPLETE).is_file():
-            found.append(checkpoint)
-        else:
-            shutil.rmtree(checkpoint)
-    return max(found, key=lambda checkpoint: int(checkpoint.name.rpartition("-")[2]), default=None)
-
-
-def keep_lines(curves: Path, step: int) -> None:
-    """Drop from the file of figures what came after `step`: it will come again."""
-    if not curves.is_file():
-        return
-    lines = curves.read_text(encoding="utf-8").splitlines(keepends=True)
-    # A killed process may have left half a line.
-    kept = [line for line in lines if line.endswith("}\n") and json.loads(line)["step"] <= step]
-    curves.write_text("".join(kept), encoding="utf-8")

@@ -146,7 +146,8 @@ def plain_trl(method: Sft, folder: Path, tiny_model: Path) -> tuple[list[float],
     job = make_job(folder, tiny_model)
     set_seed(job.seed)
     policy = _model.load(job, method.adapter, "float32")
-    made, _, _ = method._read(job, policy)
+    own = method.ready(job, policy, "float32").trainer
+    made = own.rows
     steps = int(method.epochs * len(made) / method.batch_size)
     assert steps * method.batch_size == method.epochs * len(made)
     plan = _rows.batches(
@@ -159,7 +160,7 @@ def plain_trl(method: Sft, folder: Path, tiny_model: Path) -> tuple[list[float],
             "labels": [[-100] * one.prompt + list(one.ids[one.prompt :]) for one in flat],
         }
     )
-    config = method._config(job, steps, method._learning_rate(policy))
+    config = own.args
     config.train_sampling_strategy = "sequential"
     config.dataset_kwargs = None
     trainer = SFTTrainer(policy.model, config, train_dataset=data, processing_class=policy.tokenizer)
@@ -509,7 +510,7 @@ def test_without_a_package_the_extra_to_install_is_named(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
     monkeypatch.setitem(sys.modules, missing, None)
-    for inner in ("_model", "_trainer"):
+    for inner in ("_model", "_following", "_trainer"):
         monkeypatch.delitem(sys.modules, f"harness.methods.{inner}", raising=False)
         monkeypatch.delattr(f"harness.methods.{inner}", raising=False)
     with pytest.raises(ModelError, match=rf"{missing}.*pip install -e '\.\[train\]'"):

@@ -1,0 +1,207 @@
+"""What all stages that train by gradient share: the settings, and the way from the job to the artifact."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import warnings
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from harness import extras
+from harness.chat import context_length
+from harness.devices import pick_device, pick_dtype
+from harness.plugins import Adapter, Family, Method, Trained, TrainJob
+
+if TYPE_CHECKING:
+    from harness.methods._model import Policy
+
+Every = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0)]
+WHOLE_RATE = 2e-5
+"""The learning rate where all weights are trained and the spec names none."""
+
+Progress = Callable[[int, int, Mapping[str, float]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A trainer that has not begun: a `Followed` one whose `args` come from `Gradient.arguments`. `details` of its rows
+    are reported with the stage."""
+
+    trainer: Any
+    steps_per_epoch: int
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+class Gradient(Method):
+    """A stage that takes steps of an optimizer (AdamW). A subclass makes the trainer."""
+
+    query_only = frozenset({"name", "checkpoint_every"})
+    rate_scale: ClassVar[float] = 1.0
+    """What an adapter's own learning rate is multiplied by: preference losses need smaller steps than imitation."""
+
+    adapter: Annotated[Adapter | None, Family("adapters")] = None
+    """Without one the incoming adapter is trained on, or the whole model where none comes in; with one, an incoming
+    adapter is merged into the model first."""
+    epochs: float = Field(3.0, gt=0)
+    """How often the training rows are gone through."""
+    max_steps: int | None = Field(None, ge=1)
+    """Steps after which training ends even where `epochs` would go on."""
+    batch_size: int = Field(8, ge=1)
+    """Rows whose gradient makes one step."""
+    micro_batch: int | None = Field(None, ge=1)
+    """Rows that are computed at once at most; less needs less memory and changes a step by rounding only."""
+    learning_rate: float | None = Field(None, gt=0)
+    """The highest learning rate; None is the adapter's own (LoRA 2e-4, the whole model 2e-5), or the method's."""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """How the learning rate falls after the warm-up."""
+    warmup: float = Field(0.05, ge=0, lt=1)
+    """Share of the steps in which the learning rate rises from zero."""
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    max_length: int | None = Field(None, ge=2)
+    """Tokens of prompt and answer together, after which a row is cut; None is the model's context."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """What products are computed in; "auto" is what the model answers in. Trained weights are always float32."""
+    eval_every: Every = 1.0
+    """How often the loss on dev is measured: a whole number counts steps, a decimal number epochs (0.5: twice each)."""
+    patience: int | None = Field(None, ge=1)
+    """Evaluations without a better one after which training stops; None never stops early."""
+    keep_best: bool = True
+    """Whether the weights with the best evaluation on dev are kept, rather than the last."""
+    checkpoint_every: int = Field(25, ge=1)
+    """Steps between two checkpoints; each evaluation makes one too."""
+    gradient_checkpointing: bool = False
+    """Whether activations are computed again in the backward pass: less memory, about a quarter slower."""
+
+    def passes(self) -> float:
+        return self.epochs
+
+    # --------------------------------------------------------------------------------------------- what a method says
+
+    @abstractmethod
+    def ready(self, job: TrainJob, policy: Policy, dtype: str) -> Ready:
+        """Make the trainer for the loaded `policy`."""
+
+    def load(self, job: TrainJob, dtype: str) -> Policy:
+        """Load the model to train."""
+        from harness.methods import _model
+
+        return _model.load(job, self.adapter, dtype)
+
+    def tokens(self, trainer: Any) -> int:
+        """How many tokens were trained on."""
+        return int(trainer.state.num_input_tokens_seen)
+
+    # ---------------------------------------------------------------------------------------------------- the stage
+
+    def fit(self, job: TrainJob, progress: Progress) -> Trained:
+        with extras.needed("train"):
+            import peft  # noqa: F401
+            from transformers import set_seed
+
+            from harness.methods import _following, _model
+
+        dtype = self._dtype(job.model)
+        set_seed(job.seed)  # Adapters start from random weights.
+        with _model.quiet(), warnings.catch_warnings():
+            # PEFT asks a model about gradient checkpointing under a name that transformers is about to drop.
+            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+            policy = self.load(job, dtype)
+            ready = self.ready(job, policy, dtype)
+            trainer, steps = ready.trainer, ready.trainer.args.max_steps
+            trainer.follow(
+                curves=job.work / "curves.jsonl",
+                progress=progress,
+                patience=self.patience,
+                due=self._evaluations(steps, ready.steps_per_epoch) if job.dev else frozenset(),
+                steps_per_epoch=ready.steps_per_epoch,
+            )
+            _following.run(trainer)
+            state = trainer.state
+            best = state.best_global_step if self.keep_best else None
+            kept = best or state.global_step
+            trainer.take(kept)
+            trained = Trained(
+                trainable_parameters=policy.trainable_parameters,
+                steps=state.global_step,
+                tokens=self.tokens(trainer),
+                best_step=best,
+                details={
+                    **ready.details,
+                    "artifact": policy.kind,
+                    "dtype": dtype,
+                    "learning_rate": trainer.args.learning_rate,
+                    "stopped_early": state.global_step < steps,
+                    "dev_loss": trainer.dev_figure(kept),
+                },
+            )
+            _model.save(policy, job.out, job.model["id"], dtype)
+        shutil.copyfile(trainer.curves, job.out / "curves.jsonl")
+        return trained
+
+    # ------------------------------------------------------------------------------------------ what trainers are told
+
+    def steps(self, rows: int) -> tuple[int, int]:
+        """The steps of the whole training and of one epoch, for so many rows."""
+        per_epoch = math.ceil(rows / self.batch_size)
+        steps = math.ceil(self.epochs * per_epoch)
+        return (steps if self.max_steps is None else min(steps, self.max_steps)), per_epoch
+
+    def limit(self, policy: Policy) -> int:
+        """Tokens after which a row is cut."""
+        context = context_length(policy.model.config, policy.tokenizer)
+        return min(self.max_length or context, context)
+
+    def arguments(self, job: TrainJob, policy: Policy, steps: int) -> dict[str, Any]:
+        """The arguments that every trainer's configuration takes."""
+        return {
+            "output_dir": str(job.work / "checkpoints"),
+            "max_steps": steps,
+            "learning_rate": self._learning_rate(policy),
+            "lr_scheduler_type": "constant_with_warmup" if self.schedule == "constant" else self.schedule,
+            # The first step of a warm-up has no learning rate: a training of one step would change nothing.
+            "warmup_steps": min(math.ceil(self.warmup * steps), steps - 1),
+            "weight_decay": self.weight_decay,
+            "max_grad_norm": self.max_grad_norm,
+            "seed": job.seed,
+            "use_cpu": pick_device(job.model.get("device", "auto")) == "cpu",
+            "bf16": False,  # A trainer's own autocast covers what it computes.
+            "logging_steps": 1,
+            "logging_nan_inf_filter": False,
+            "save_steps": self.checkpoint_every,
+            "metric_for_best_model": "loss" if job.dev else None,
+            "greater_is_better": False if job.dev else None,
+            "report_to": "none",
+            "disable_tqdm": True,
+            "dataloader_pin_memory": False,
+        }
+
+    def _dtype(self, model: Mapping[str, Any]) -> str:
+        dtype: str = self.dtype
+        if dtype == "auto":
+            dtype = pick_dtype(model.get("dtype", "auto"), model.get("device", "auto"))
+        # float16 would need its losses scaled; what it is chosen for is old GPUs, which are fast in float32 as well.
+        return "bfloat16" if dtype == "bfloat16" else "float32"
+
+    def _learning_rate(self, policy: Policy) -> float:
+        if self.learning_rate is not None:
+            return self.learning_rate
+        if self.adapter is not None:
+            return self.adapter.learning_rate * self.rate_scale
+        return (Adapter.learning_rate if policy.kind == "adapter" else WHOLE_RATE) * self.rate_scale
+
+    def _evaluations(self, steps: int, per_epoch: int) -> frozenset[int]:
+        """The steps after which dev is looked at; the last is one of them."""
+        every = self.eval_every if isinstance(self.eval_every, int) else self.eval_every * per_epoch
+        return frozenset({max(1, round(count * every)) for count in range(1, int(steps / every) + 1)} | {steps})
+
+
+def one_device(config: Any) -> Any:
+    """Return a trainer's configuration made to use one device: TRL refuses the several that it would spread over."""
+    config._n_gpu = min(1, config.n_gpu)
+    return config
