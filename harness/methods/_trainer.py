@@ -16,10 +16,8 @@ from trl import SFTConfig, SFTTrainer
 
 from harness.methods import _rows
 from harness.methods._following import Followed
+from harness.methods._padding import IGNORED, pad
 from harness.methods._rows import Row
-
-IGNORED = -100
-"""The label of a token that is not trained, as in torch's cross entropy."""
 
 CPU_TOKENS = 1024
 """Tokens in one forward pass on a CPU: enough to fill its matrix units; rows of like length leave little padding."""
@@ -126,14 +124,3 @@ class AnswerTrainer(Followed, SFTTrainer):  # type: ignore[misc]
 
     def step_tokens(self) -> int:
         return self._tokens
-
-
-def pad(rows: Sequence[Row]) -> dict[str, torch.Tensor]:
-    """Return `input_ids` and `labels`, both (rows, tokens), padded on the right."""
-    longest = max(len(row.ids) for row in rows)
-    ids = torch.zeros((len(rows), longest), dtype=torch.long)
-    labels = torch.full_like(ids, IGNORED)
-    for place, row in enumerate(rows):
-        ids[place, : len(row.ids)] = torch.tensor(row.ids)
-        labels[place, row.prompt : len(row.ids)] = ids[place, row.prompt : len(row.ids)]
-    return {"input_ids": ids, "labels": labels}
