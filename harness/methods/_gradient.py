@@ -93,6 +93,10 @@ class Gradient(Method):
 
         return _model.load(job, self.adapter, dtype)
 
+    def report(self, trainer: Any, kept: int) -> dict[str, Any]:
+        """What was measured on dev of the weights that are kept, those after the step `kept`."""
+        return {"dev_loss": trainer.dev_figure(kept)}
+
     def tokens(self, trainer: Any) -> int:
         """How many tokens were trained on."""
         return int(trainer.state.num_input_tokens_seen)
@@ -137,7 +141,7 @@ class Gradient(Method):
                     "dtype": dtype,
                     "learning_rate": trainer.args.learning_rate,
                     "stopped_early": state.global_step < steps,
-                    "dev_loss": trainer.dev_figure(kept),
+                    **self.report(trainer, kept),
                 },
             )
             _model.save(policy, job.out, job.model["id"], dtype)

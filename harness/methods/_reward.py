@@ -72,7 +72,10 @@ def load(folder: Path, *, tokenizer: Any = None, device: str = "auto", dtype: st
         )
     try:
         model = AutoModelForSequenceClassification.from_pretrained(
-            folder, dtype="auto" if dtype is None else getattr(torch, dtype), use_safetensors=True, local_files_only=True
+            folder,
+            dtype="auto" if dtype is None else getattr(torch, dtype),
+            use_safetensors=True,
+            local_files_only=True,
         )
     except (OSError, SafetensorError, ValueError, KeyError, ImportError, RuntimeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
