@@ -93,6 +93,10 @@ class Gradient(Method):
 
         return _model.load(job, self.adapter, dtype)
 
+    def outcome(self, trainer: Any, step: int) -> dict[str, Any]:
+        """Further figures of the weights that are kept, those after `step`."""
+        return {}
+
     def tokens(self, trainer: Any) -> int:
         """How many tokens were trained on."""
         return int(trainer.state.num_input_tokens_seen)
@@ -138,6 +142,7 @@ class Gradient(Method):
                     "learning_rate": trainer.args.learning_rate,
                     "stopped_early": state.global_step < steps,
                     "dev_loss": trainer.dev_figure(kept),
+                    **self.outcome(trainer, kept),
                 },
             )
             _model.save(policy, job.out, job.model["id"], dtype)
