@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from harness import training
+from harness import cards, training
 from harness.asking import Asking, answer, weigh
 from harness.data import Dataset
 from harness.files import Lock, size_of
@@ -145,8 +145,10 @@ class Pipeline:
                 progress=task.progress,
             )
         # The peak is the child's alone: what this process holds for other steps has no part in the training.
-        figures = meter.figures() | {"peak_memory_bytes": peak}
-        return {**figures, **asdict(trained), "bytes": size_of(task.step.path / "artifact"), "device": self._device()}
+        outcome = {**meter.figures(), "peak_memory_bytes": peak, **asdict(trained), "device": self._device()}
+        folder = task.step.path / "artifact"
+        cards.write(folder, stage, task.run.steps[task.role], self._spec.model, outcome)
+        return {**outcome, "bytes": size_of(folder)}
 
     def _predict(self, task: Task) -> dict[str, Any]:
         run = task.run

@@ -584,6 +584,10 @@ class Method(Plugin):
         """How often the stage goes through its training rows at most: what a dry run estimates from."""
         return 1.0
 
+    def fewer_at_once(self) -> Method | None:
+        """The same stage with fewer rows computed at once, for the same step of the optimizer; None where it cannot."""
+        return None
+
     @abstractmethod
     def fit(self, job: TrainJob, progress: Callable[[int, int, Mapping[str, float]], None]) -> Trained:
         """Train and write the artifact into `job.out`. `progress(step, steps, figures)` is called after every step;

@@ -27,7 +27,8 @@ def asked(count: int = 16) -> list[dict[str, Any]]:
     """Prompts of unlike length with their examples."""
     made = [row(n, f"how long {n}?" + " please" * (n % 5), f"{n % 5} years") for n in range(count)]
     return [
-        one | {"example": dump(Example(id=one["id"], input=one["messages"][0]["content"], targets=(one["completion"],)))}
+        one
+        | {"example": dump(Example(id=one["id"], input=one["messages"][0]["content"], targets=(one["completion"],)))}
         for one in made
     ]
 

@@ -19,6 +19,7 @@ for rank, names in enumerate(
     [
         ("errors", "folding"),
         ("records", "stats", "power", "randomisation", "files", "figures", "extras", "devices", "toml_lines"),
+        ("training_notes",),
         ("near", "overlap", "personal", "quality"),
         ("reducers", "bootstrap", "samples", "choices", "rules", "terms", "bradley_terry", "agreement", "rubric"),
         ("models", "artifacts", "chat", "plugins", "rows", "leaks", "readers"),
@@ -47,7 +48,7 @@ for rank, names in enumerate(
         ("verdicts", "sheets"),
         ("ratings",),
         ("money", "measures", "limits", "pareto", "decision", "advice", "gate"),
-        ("training",),
+        ("training", "cards"),
         ("pipeline", "page", "tracking"),
         ("runner", "judging", "estimate", "display", "showing", "starter", "rescore"),
         ("commands",),

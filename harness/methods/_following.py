@@ -153,6 +153,11 @@ class Followed:
         entries = (entry for entry in self.state.log_history if entry["step"] == step)
         return next((entry[key] for entry in entries if key in entry), None)
 
+    def train_loss(self, step: int) -> float | None:
+        """The mean loss of the last steps up to `step`, ten at most: one batch alone says little."""
+        losses = [entry["loss"] for entry in self.state.log_history if "loss" in entry and entry["step"] <= step][-10:]
+        return sum(losses) / len(losses) if losses else None
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)  # type: ignore[misc]
         folder = Path(self.args.output_dir)
@@ -183,7 +188,11 @@ def run(trainer: Any) -> None:
     """
     newest = newest_checkpoint(Path(trainer.args.output_dir))
     if newest is not None:
-        trainer.state = TrainerState.load_from_json(str(newest / "trainer_state.json"))
+        file = newest / "trainer_state.json"
+        trainer.state = TrainerState.load_from_json(str(file))
+        # A trainer would go on with the micro-batch of the checkpoint, which memory may have been too small for.
+        trainer.state.train_batch_size = trainer.args.train_batch_size
+        trainer.state.save_to_json(str(file))
     # Where nothing is resumed, what was measured before the first step is measured again.
     keep_lines(trainer.curves, -1 if newest is None else trainer.state.global_step)
     if trainer.state.global_step < trainer.args.max_steps and not trainer.waited_enough():

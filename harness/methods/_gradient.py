@@ -81,6 +81,12 @@ class Gradient(Method):
     def passes(self) -> float:
         return self.epochs
 
+    def fewer_at_once(self) -> Gradient | None:
+        now = min(self.micro_batch or self.batch_size, self.batch_size)
+        # What divides the batch evenly: a trainer that accumulates gradients takes nothing else.
+        fewer = [size for size in range(1, now // 2 + 1) if self.batch_size % size == 0]
+        return self.model_copy(update={"micro_batch": fewer[-1]}) if fewer else None
+
     # --------------------------------------------------------------------------------------------- what a method says
 
     @abstractmethod
@@ -93,9 +99,9 @@ class Gradient(Method):
 
         return _model.load(job, self.adapter, dtype)
 
-    def report(self, trainer: Any, kept: int) -> dict[str, Any]:
-        """What was measured on dev of the weights that are kept, those after the step `kept`."""
-        return {"dev_loss": trainer.dev_figure(kept)}
+    def outcome(self, trainer: Any, step: int) -> dict[str, Any]:
+        """Further figures of the weights that are kept, those after `step`."""
+        return {}
 
     def tokens(self, trainer: Any) -> int:
         """How many tokens were trained on."""
@@ -108,7 +114,7 @@ class Gradient(Method):
             import peft  # noqa: F401
             from transformers import set_seed
 
-            from harness.methods import _following, _model
+            from harness.methods import _following, _model, _probe
 
         dtype = self._dtype(job.model)
         set_seed(job.seed)  # Adapters start from random weights.
@@ -116,6 +122,7 @@ class Gradient(Method):
             # PEFT asks a model about gradient checkpointing under a name that transformers is about to drop.
             warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
             policy = self.load(job, dtype)
+            general = [_probe.look(policy.model, policy.tokenizer)] if self.makes == "policy" else []
             ready = self.ready(job, policy, dtype)
             trainer, steps = ready.trainer, ready.trainer.args.max_steps
             trainer.follow(
@@ -130,6 +137,7 @@ class Gradient(Method):
             best = state.best_global_step if self.keep_best else None
             kept = best or state.global_step
             trainer.take(kept)
+            general += [_probe.look(policy.model, policy.tokenizer)] if general else []
             trained = Trained(
                 trainable_parameters=policy.trainable_parameters,
                 steps=state.global_step,
@@ -141,7 +149,11 @@ class Gradient(Method):
                     "dtype": dtype,
                     "learning_rate": trainer.args.learning_rate,
                     "stopped_early": state.global_step < steps,
-                    **self.report(trainer, kept),
+                    "train_loss": trainer.train_loss(kept),
+                    "dev_loss": trainer.dev_figure(kept),
+                    "dev_loss_last": trainer.dev_figure(state.global_step),
+                    **({"probe": dict(zip(("before", "after"), general, strict=True))} if general else {}),
+                    **self.outcome(trainer, kept),
                 },
             )
             _model.save(policy, job.out, job.model["id"], dtype)

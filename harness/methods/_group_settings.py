@@ -16,15 +16,14 @@ if TYPE_CHECKING:
     from harness.methods._rollouts import Rollouts
     from harness.methods._sampling import Prompt
 
-PART = 8
-"""Answers that are computed at once where the spec does not say."""
-
 
 class Groups(Reinforcement):
     rate_scale = 0.05
 
     batch_size: int = Field(32, ge=2)
     """Answers whose gradient makes one step: those to batch_size / num_generations prompts."""
+    micro_batch: int | None = Field(8, ge=1)
+    """Answers that are computed at once at most; less needs less memory and changes a step by rounding only."""
     num_generations: int = Field(8, ge=2)
     """Answers to each prompt."""
     beta: float = Field(0.04, ge=0)
@@ -56,7 +55,7 @@ class Groups(Reinforcement):
 
         size = self.batch_size // self.num_generations
         steps, per_epoch = self.counted(len(prompts), size, self.num_iterations)
-        at_once = min(self.micro_batch or PART, self.batch_size)
+        at_once = min(self.micro_batch or self.batch_size, self.batch_size)
         part = max(count for count in range(1, at_once + 1) if self.batch_size % count == 0)
         config = config_class(
             **self.arguments(job, policy, steps),

@@ -149,7 +149,9 @@ class Grouped(Rolling):
         return None if over else {"inputs": self._buffered_inputs}
 
     def keep(self, kept: Mapping[str, Any]) -> None:
-        self._buffered_inputs = kept["inputs"]
+        # A process with less memory may take smaller parts, and then samples again.
+        if len(kept["inputs"]) == self.args.steps_per_generation:
+            self._buffered_inputs = kept["inputs"]
 
 
 class GroupTrainer(Followed, Grouped, GRPOTrainer):  # type: ignore[misc]

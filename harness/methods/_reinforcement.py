@@ -125,14 +125,16 @@ class Reinforcement(Gradient):
         best = {"metric_for_best_model": "reward", "greater_is_better": True} if job.dev else {}
         return super().arguments(job, policy, steps) | best
 
-    def report(self, trainer: Any, kept: int) -> dict[str, Any]:
+    def outcome(self, trainer: Any, step: int) -> dict[str, Any]:
         """Mean reward, tokens of an answer and share of answers that ended, on dev before and after, and the divergence
         after, in nats an answer; nothing where there is no dev."""
-        found: dict[str, Any] = {}
+        if not trainer.dev:
+            return {}
+        found = {}
         for name in ("reward", "answer_tokens", "ended"):
-            found |= {f"{name}_{when}": trainer.dev_figure(step, f"eval_{name}") for when, step in
-                      (("before", 0), ("after", kept))}  # fmt: skip
-        return found | {"kl": trainer.dev_figure(kept, "eval_kl")}
+            for when, at in (("before", 0), ("after", step)):
+                found[f"{name}_{when}"] = trainer.dev_figure(at, f"eval_{name}")
+        return found | {"kl": trainer.dev_figure(step, "eval_kl")}
 
     def counted(self, prompts: int, size: int, each: int) -> tuple[int, int]:
         """The steps of the whole training and of one epoch, where `size` prompts make `each` steps."""

@@ -101,5 +101,5 @@ class Ppo(Reinforcement):
         )
         return trainer, per_epoch
 
-    def report(self, trainer: Any, kept: int) -> dict[str, Any]:
-        return super().report(trainer, kept) | {"kl_coef": trainer.kl_coef}
+    def outcome(self, trainer: Any, step: int) -> dict[str, Any]:
+        return super().outcome(trainer, step) | {"kl_coef": trainer.kl_coef}

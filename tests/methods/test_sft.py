@@ -559,6 +559,12 @@ def test_settings_without_sense_are_refused(settings: dict[str, Any]) -> None:
         Sft(**settings)
 
 
+@pytest.mark.parametrize(("batch", "micro", "next"), [(8, None, 4), (8, 4, 2), (6, None, 3), (6, 3, 1), (8, 1, None)])
+def test_without_memory_fewer_rows_are_computed_at_once(batch: int, micro: int | None, next: int | None) -> None:
+    fewer = Sft(batch_size=batch, micro_batch=micro).fewer_at_once()
+    assert (fewer and (fewer.batch_size, fewer.micro_batch)) == (next and (batch, next))
+
+
 def test_what_changes_no_weights_stays_out_of_the_artifacts_name() -> None:
     one, other = Sft(name="a", checkpoint_every=5), Sft()
     assert one.settings(built=True) == other.settings(built=True)
