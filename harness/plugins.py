@@ -680,14 +680,14 @@ class Metric(Plugin):
     @property
     def no_reward(self) -> str | None:
         """Why a training stage cannot take its value of a single answer as a reward, or None where it can."""
-        if self.reducer != "mean":
-            return "it gives no number for a single answer"
         if self.needs_passages:
             return "it needs the passages that were retrieved, and none are while a model learns"
         if self.needs_choices:
             return "it speaks only of answers that are chosen from a set, and these are written"
         if self.needs_gold:
             return "it needs the likelihood of the accepted answers"
+        if self.reducer != "mean":
+            return "it gives no number for a single answer"
         if self.embedder_plugin is not None or self.backend_plugin is not None:
             return "it asks a model of its own"
         if type(self).measure is Metric.measure:

@@ -16,7 +16,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from harness.errors import DataError
+from harness.errors import DataError, ModelError
 from harness.methods import _rows
 from harness.methods._rows import Renderer, Row
 from harness.records import Example, Message, Role, load
@@ -163,7 +163,13 @@ class Sampler:
                 input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True,
                 logits_to_keep=1,
             ).logits[:, -1]  # fmt: skip
-            drawn = torch.multinomial((logits.float() / self.temperature).softmax(-1), 1)
+            chances = (logits.float() / self.temperature).softmax(-1)
+            if chances.isnan().any():
+                raise ModelError(
+                    "training broke: the model no longer gives probabilities that answers could be sampled from. Lower "
+                    'learning_rate, raise warmup, or set dtype = "float32".'
+                )
+            drawn = torch.multinomial(chances, 1)
             for row, token in zip(rows, drawn[:, 0].tolist(), strict=True):
                 found[row].append(token)
             going = [place for place, row in enumerate(rows) if found[row][-1] not in self.ends]
