@@ -497,9 +497,10 @@ class TrainJob:
     `train` and `dev` are JSONL files of what the method reads, a row a line:
 
     - "examples": {"id", "messages": [{"role", "content"}], "completion", "example"}, where "example" is the whole
-      `Example` as JSON-able values, for metrics;
+      `Example` as JSON-able values, for metrics, and "completion" is None where it has no target;
     - "preferences": {"id", "messages", "chosen", "rejected", "group"}, the latter two as in `Preference`;
-    - "documents": {"id", "text"}.
+    - "documents": {"id", "text"};
+    - "conversations": {"id", "messages", "tools"}, as in `Conversation`.
 
     `model` is the backend's `model_dump()`; `incoming` the artifact of the stage that this one starts from; `out` an
     empty folder for the artifact; `work` a folder for checkpoints that outlives a killed process, so that `fit`
@@ -541,7 +542,7 @@ class Adapter(Plugin):
         """Return the torch model with this adapter's weights trainable and the others frozen."""
 
 
-Reads = Literal["examples", "preferences", "documents"]
+Reads = Literal["examples", "preferences", "documents", "conversations"]
 
 
 class Method(Plugin):
