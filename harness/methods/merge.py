@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 
 from harness import artifacts, extras, models
 from harness.errors import ModelError
-from harness.plugins import Local, Method, Refers, Trained, TrainJob
+from harness.plugins import Local, Method, Reads, Refers, Trained, TrainJob
 
 Combination = Literal[
     "cat", "svd", "linear", "ties", "ties_svd", "dare_linear", "dare_linear_svd", "dare_ties", "dare_ties_svd"
@@ -56,6 +56,10 @@ class Merge(Method):
         if not self.combination.endswith("svd") and self.rank is not None:
             raise ValueError(f'{self.combination} has no choice of `rank`: it is of "svd" and what ends in it')
         return self
+
+    @property
+    def reads(self) -> Reads:
+        return "nothing"
 
     def passes(self) -> float:
         return 0.0
