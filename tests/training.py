@@ -37,6 +37,7 @@ def make_job(
     dev: Sequence[Mapping[str, Any]] | None = None,
     incoming: Path | None = None,
     seed: int = 0,
+    references: dict[str, dict[str, Any]] | None = None,
     **settings: Any,
 ) -> TrainJob:
     """A job in the new folder `folder`; `settings` go into the model's table."""
@@ -50,6 +51,7 @@ def make_job(
         out=folder / "out",
         work=folder / "work",
         seed=seed,
+        references=references or {},
     )
 
 
