@@ -8,6 +8,7 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -122,7 +123,8 @@ class Gradient(Method):
             # PEFT asks a model about gradient checkpointing under a name that transformers is about to drop.
             warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
             policy = self.load(job, dtype)
-            general = [_probe.look(policy.model, policy.tokenizer)] if self.makes == "policy" else []
+            look = partial(_probe.look, policy.model, policy.tokenizer, autocast=dtype == "bfloat16")
+            general = [look()] if self.makes == "policy" else []
             ready = self.ready(job, policy, dtype)
             trainer, steps = ready.trainer, ready.trainer.args.max_steps
             trainer.follow(
@@ -137,7 +139,7 @@ class Gradient(Method):
             best = state.best_global_step if self.keep_best else None
             kept = best or state.global_step
             trainer.take(kept)
-            general += [_probe.look(policy.model, policy.tokenizer)] if general else []
+            general += [look()] if general else []
             trained = Trained(
                 trainable_parameters=policy.trainable_parameters,
                 steps=state.global_step,

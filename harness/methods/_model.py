@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,24 @@ def load(
     kind = "adapter" if isinstance(model, PeftModel) and same_base else "model"
     _cast(model, dtype)
     return Policy(model=model, tokenizer=tokenizer, kind=kind, base=base, settings=settings)
+
+
+def frozen(job: TrainJob, meaning: Mapping[str, Any], dtype: str) -> tuple[Any, Any]:
+    """Load the policy that a reference of `job` stands for, to be asked and not trained, and its tokenizer: the job's
+    model with the artifact of a stage, another model by its name, or the bare base. Raises ModelError."""
+    from peft import PeftModel
+
+    known = job.model
+    if "model" in meaning:
+        known = {**known, "id": meaning["model"], "revision": None, "trust_remote_code": False}
+    artifact = Path(meaning["artifact"]) if "artifact" in meaning else None
+    policy = load(replace(job, model=known, incoming=artifact), None, "float32")
+    model = policy.model
+    if isinstance(model, PeftModel) and not model.active_peft_config.is_prompt_learning:
+        model = model.merge_and_unload()
+    model.requires_grad_(False).eval()
+    _cast(model, dtype)
+    return model, policy.tokenizer
 
 
 def save(policy: Policy, out: Path, name: str, dtype: str) -> None:

@@ -6,6 +6,7 @@ import json
 import math
 import random
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -68,6 +69,74 @@ class Renderer(Chat):
         (answer,) = self.encode([completion])
         return Row((*prompt, *answer, self.end), len(prompt))
 
+    def conversation(self, messages: Sequence[dict[str, Any]], tools: Sequence[Any] | None, name: str) -> Row:
+        """A whole conversation, of which every turn of the assistant is learned, from after the generation prompt to
+        the token that ends the turn; each prompt before one is what the model would be asked with.
+
+        `messages` and `tools` are as OpenAI's API has them: a turn of the assistant may hold "tool_calls", and one of
+        the role "tool" their result. Raises ModelError where the chat template cannot write them, and DataError where
+        the assistant says nothing. `name` is what these call the row.
+        """
+        said = [place for place, message in enumerate(messages) if message["role"] == "assistant"]
+        if not said:
+            raise DataError(f"conversation {name!r}: the assistant says nothing in it, so there is nothing to learn")
+        turns = [_for_template(message) for message in messages]
+        ids: list[int] = []
+        learned: list[tuple[int, int]] = []
+        done = ""
+        for place in said:
+            prompt = self._written(turns[:place], tools, name, answer_follows=True)
+            whole = self._written(turns[: place + 1], tools, name, answer_follows=False)
+            if not (prompt.startswith(done) and whole.startswith(prompt)):
+                raise ModelError(
+                    f"conversation {name!r}: the chat template writes earlier turns anew once others follow, so not "
+                    'every turn can be learned in one text. Name another template, [model] chat_template = "..."'
+                )
+            self._refuse_lost_calls(turns[: place + 1], tools, whole, name)
+            ids += self.encode([prompt[len(done) :]], special=self.template is None and not done)[0]
+            answer = self.encode([whole[len(prompt) :]])[0]
+            end = answer.index(self.end) + 1 if self.end in answer else len(answer)
+            learned.append((len(ids), len(ids) + end))
+            ids += answer
+            done = whole
+        # What a template writes after the last end of a turn teaches nothing.
+        return Row(tuple(ids[: learned[-1][1]]), learned[0][0], turns=tuple(learned))
+
+    def _refuse_lost_calls(
+        self, turns: Sequence[dict[str, Any]], tools: Sequence[Any] | None, whole: str, name: str
+    ) -> None:
+        """Many templates write no calls of tools: then a model would learn to say nothing in their place."""
+        *before, last = turns
+        if last.get("tool_calls"):
+            without = {key: value for key, value in last.items() if key != "tool_calls"}
+            if self._written([*before, without], tools, name, answer_follows=False) == whole:
+                raise ModelError(
+                    f"conversation {name!r}: the chat template writes no calls of tools. Use a model whose template "
+                    'does, or name one, [model] chat_template = "FILE"'
+                )
+
+    def _written(
+        self, turns: Sequence[dict[str, Any]], tools: Sequence[Any] | None, name: str, *, answer_follows: bool
+    ) -> str:
+        if self.template is None:
+            raise ModelError(
+                f"conversation {name!r}: the model has no chat template to write its turns with. Name one, [model] "
+                'chat_template = "FILE"'
+            )
+        from jinja2 import TemplateError
+
+        try:
+            text: str = self.tokenizer.apply_chat_template(
+                list(turns),
+                tools=list(tools) if tools else None,
+                chat_template=self.template,
+                tokenize=False,
+                add_generation_prompt=answer_follows,
+            )
+        except (TemplateError, TypeError) as error:
+            raise ModelError(f"conversation {name!r}: the chat template cannot write it: {error}") from error
+        return text
+
     def _end_of_turn(self) -> int:
         """The token that closes an assistant's turn: the first special one that the template writes after an answer,
         else the tokenizer's end of text."""
@@ -85,6 +154,20 @@ class Renderer(Chat):
             )
         end: int = self.tokenizer.eos_token_id
         return end
+
+
+def _for_template(message: dict[str, Any]) -> dict[str, Any]:
+    """A message as chat templates take it: with text as its content, and the arguments of calls as tables, which
+    OpenAI's API writes as JSON."""
+    turn = message | {"content": message.get("content") or ""}
+    calls = []
+    for call in message.get("tool_calls") or ():
+        function = dict(call["function"])
+        if isinstance(function.get("arguments"), str):
+            with suppress(ValueError):
+                function["arguments"] = json.loads(function["arguments"])
+        calls.append({**call, "function": function})
+    return turn | {"tool_calls": calls} if calls else turn
 
 
 def values(file: Path) -> list[dict[str, Any]]:

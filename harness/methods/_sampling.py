@@ -104,7 +104,7 @@ def plan(prompts: int, size: int, rounds: int, seed: int) -> list[tuple[int, ...
 
 class Sampler:
     """Samples answers from a model with a cache, prompts of like length together; finished answers leave their batch.
-    Random numbers come from torch's generator."""
+    Random numbers come from torch's generator; a temperature of 0 takes the likeliest token."""
 
     def __init__(
         self, model: Any, renderer: Renderer, ends: frozenset[int], *, temperature: float, most: int, autocast: bool
@@ -163,13 +163,7 @@ class Sampler:
                 input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True,
                 logits_to_keep=1,
             ).logits[:, -1]  # fmt: skip
-            chances = (logits.float() / self.temperature).softmax(-1)
-            if chances.isnan().any():
-                raise ModelError(
-                    "training broke: the model no longer gives probabilities that answers could be sampled from. Lower "
-                    'learning_rate, raise warmup, or set dtype = "float32".'
-                )
-            drawn = torch.multinomial(chances, 1)
+            drawn = self._draw(logits.float())
             for row, token in zip(rows, drawn[:, 0].tolist(), strict=True):
                 found[row].append(token)
             going = [place for place, row in enumerate(rows) if found[row][-1] not in self.ends]
@@ -183,15 +177,33 @@ class Sampler:
             ids, positions = drawn, positions[:, -1:] + 1
             mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
 
+    def _draw(self, logits: Tensor) -> Tensor:
+        """One token a row (rows, 1) by `logits` (rows, vocabulary)."""
+        if not self.temperature:
+            return logits.argmax(-1, keepdim=True)
+        chances = (logits / self.temperature).softmax(-1)
+        if chances.isnan().any():
+            raise ModelError(
+                "training broke: the model no longer gives probabilities that answers could be sampled from. Lower "
+                'learning_rate, raise warmup, or set dtype = "float32".'
+            )
+        return torch.multinomial(chances, 1)
+
     def _generate(self, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
         """The same through PEFT's own `generate`, which puts trained tokens where they belong."""
         from transformers import GenerationConfig
 
         ids, mask = self._padded(prompts)
         config = GenerationConfig(
-            do_sample=True, temperature=self.temperature, top_k=0, top_p=1.0, repetition_penalty=1.0,
-            max_new_tokens=self.most, eos_token_id=sorted(self.ends), pad_token_id=min(self.ends),
-        )  # fmt: skip
+            do_sample=bool(self.temperature),
+            temperature=self.temperature or 1.0,
+            top_k=0,
+            top_p=1.0,
+            repetition_penalty=1.0,
+            max_new_tokens=self.most,
+            eos_token_id=sorted(self.ends),
+            pad_token_id=min(self.ends),
+        )
         made = self.model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
         found = []
         for row in made[:, ids.shape[1] :].tolist():

@@ -14,6 +14,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 from trl import SFTConfig, SFTTrainer
 
+from harness.errors import ModelError
 from harness.methods import _rows
 from harness.methods._following import Followed
 from harness.methods._padding import IGNORED, pack, pad
@@ -185,3 +186,28 @@ class ChosenLogits:
     def _only_wanted(self, layer: Any, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor] | None:
         """Before the output layer: keep of the hidden states (rows, tokens, width) those that predict an answer."""
         return None if self._wanted is None else (inputs[0][self._wanted],)
+
+
+def check_packing(model: Any, *, autocast: bool) -> None:
+    """Raise ModelError where rows that are laid end to end would see each other: an architecture may not tell them
+    apart by their positions. Tried out: a row's logits must be those that it has alone."""
+    size = model.config.get_text_config().vocab_size
+    chance = torch.Generator().manual_seed(0)
+    rows = [Row(tuple(torch.randint(size, (count,), generator=chance).tolist()), 1) for count in (7, 9)]
+    training = model.training
+    model.eval()
+    with torch.no_grad(), torch.autocast(model.device.type, torch.bfloat16, enabled=autocast):
+        together, alone = (
+            model(
+                **{name: ids.to(model.device) for name, ids in pack(part).items() if name != "labels"}, use_cache=False
+            ).logits[0, -9:]
+            for part in (rows, rows[1:])
+        )
+    model.train(training)
+    apart = (together.float() - alone.float()).abs().max().item()
+    if apart > (0.1 if autocast else 1e-3) * alone.float().std().item():
+        raise ModelError(
+            f"packing: in a {model.config.model_type!r} model rows that are laid end to end see each other (logits "
+            f"differ by {apart:.2g}), so it would be trained on something else. Leave packing out; group_by_length "
+            "saves most of the padding too"
+        )
