@@ -129,7 +129,6 @@ def test_renaming_a_stage_changes_no_step(tmp_path: Path) -> None:
     [
         ("marked.marks", "marked.mark", "rewarded.train.1.reward: there is no stage 'marked.mark' before this one"),
         ("metric:exact_match", "metric:exact", r"there is no \[\[metric\]\] 'exact' that gives each answer a number"),
-        ("metric:exact_match", "metric:label_f1_macro", "the metric 'label_f1_macro' cannot be a reward: it gives no number"),
         ("marked.marks", "first", "'first' makes a model that answers, and a reward model is asked for"),
         ('start = "sft.toys:Steps"', 'start = "rewarded.test_stages:Rewarded"', "these stages wait for each other: "),
     ],
@@ -137,6 +136,20 @@ def test_renaming_a_stage_changes_no_step(tmp_path: Path) -> None:
 def test_a_spec_with_a_reference_that_leads_nowhere_is_refused(tmp_path: Path, old: str, new: str, said: str) -> None:
     comparison = Comparison(tmp_path / "one", VARIANTS.replace(old, new))
     with pytest.raises(SpecError, match=said):
+        spec.load(comparison.spec)
+
+
+@pytest.mark.parametrize(
+    ("metric", "said"),
+    [
+        ('kind = "recall"\nk = 3\nlabel = "m"', "it needs the passages that were retrieved"),
+        ('kind = "mcc"\nlabel = "m"', "it gives no number for a single answer"),
+    ],
+)
+def test_a_metric_that_needs_more_than_an_answer_cannot_be_a_reward(tmp_path: Path, metric: str, said: str) -> None:
+    text = f"[[metric]]\n{metric}\n" + VARIANTS.replace("metric:exact_match", "metric:m")
+    comparison = Comparison(tmp_path / "one", text)
+    with pytest.raises(SpecError, match=f"rewarded.train.1.reward: the metric 'm' cannot be a reward: {said}"):
         spec.load(comparison.spec)
 
 
