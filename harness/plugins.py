@@ -127,6 +127,12 @@ def refers(method: Method, name: str) -> Refers:
     return _reference_fields(type(method))[name]
 
 
+def made_preferences(method: Method) -> str | None:
+    """The stage whose preferences a method learns from, in place of those of the data."""
+    made: str | None = getattr(method, "preferences", None)
+    return made
+
+
 def _content(value: Any) -> Any:
     """The digest of what lies at a path; a name that is no path stays as it is."""
     if isinstance(value, tuple | list):
