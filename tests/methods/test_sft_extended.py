@@ -224,7 +224,7 @@ def test_traces_of_tools_are_trained_on(tmp_path: Path, tiny_model: Path) -> Non
     method = Sft(**QUICK | {"learns": "conversations", "epochs": 6, "batch_size": 6, "learning_rate": 1e-2})
     job = make_job(tmp_path / "job", tiny_model, train=traces(), dev=traces(8)[6:], chat_template=TOOLS)
     outcome = method.fit(job, silent)
-    assert losses(job)[-1] < 0.7 * losses(job)[0]
+    assert losses(job)[-1] < 0.8 * losses(job)[0]
     assert outcome.details["train_rows"] == 6
     again = make_job(tmp_path / "again", tiny_model, train=traces(), dev=traces(8)[6:], chat_template=TOOLS)
     with pytest.raises(KeyboardInterrupt):
@@ -317,6 +317,12 @@ def test_a_teacher_that_ends_no_answer_is_told(tmp_path: Path, tiny_model: Path)
     job = replace(make_job(tmp_path / "job", tiny_model), references={"t": {"model": str(model)}})
     with pytest.raises(DataError, match=r"the teacher ended none of its 24 answers within 1 tokens: raise max_tokens"):
         Sft(**QUICK | {"teacher": "t", "max_tokens": 1}).fit(job, silent)
+
+
+def test_a_prompt_that_leaves_the_teacher_no_room_is_told(tmp_path: Path, tiny_model: Path, teacher: Path) -> None:
+    job = taught(tmp_path / "job", tiny_model, teacher)
+    with pytest.raises(DataError, match=r"the prompt of row 'q0' has \d+ tokens, .*room for 12 beside an answer"):
+        Sft(**QUICK | {"teacher": "t", "max_tokens": 500}).fit(job, silent)
 
 
 # ------------------------------------------------------------------------------------------------------- refused pairs
