@@ -21,11 +21,12 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from harness import near, overlap
+from harness import near, overlap, words
 from harness.errors import LeakError
 from harness.folding import fold
-from harness.near import Names, Words
+from harness.near import Names
 from harness.records import Document, Example
+from harness.words import Words
 
 if TYPE_CHECKING:
     import numpy as np
@@ -197,7 +198,7 @@ def alike(examples: Sequence[Example], rules: Rules) -> Iterator[tuple[int, int]
 def answered(heldout: Sequence[Example], documents: Sequence[Document]) -> tuple[int, int]:
     """Return how many held-out examples have an accepted answer that stands word for word in a document, and of how
     many: wanted for retrieval, and no leak. A citation behind the answer, in square brackets, is left out."""
-    answers = [[near.words(_CITATION.sub("", target)) for target in example.targets] for example in heldout]
+    answers = [[words.of(_CITATION.sub("", target)) for target in example.targets] for example in heldout]
     answers = [accepted for accepted in answers if any(accepted)]
     return overlap.answers_in(answers, [_document(document) for document in documents]), len(answers)
 
@@ -261,8 +262,8 @@ class _Search:
         self._heldout, self._rules, self._known = heldout, rules, known
         self._rows = [(part, row) for part, rows in parts.items() for row in rows]
         self._documents = documents
-        self._questions = [near.words(example.input) for example in heldout]
-        self._inputs = [near.words(row.input) for _, row in self._rows]
+        self._questions = [words.of(example.input) for example in heldout]
+        self._inputs = [words.of(row.input) for _, row in self._rows]
         texts = [*self._questions, *self._inputs]
         self._common = overlap.boilerplate(texts[:: len(texts) // _SAMPLE + 1])
         self._names = Names(self._texts())
@@ -275,15 +276,18 @@ class _Search:
     def near_copies(self) -> Iterator[tuple[int, int, float]]:
         """(held-out, row, similarity) of every near-copy: alike as a whole, and in what is not a template's."""
         least = self._rules.similarity
-        for i, j in near.pairs(self._questions, self._inputs):
-            one, other = self._questions[i], self._inputs[j]
+        for i, j in near.pairs(list(map(words.plain, self._questions)), list(map(words.plain, self._inputs))):
+            ours, theirs = self._questions[i], self._inputs[j]
             if self._heldout[i] is self._rows[j][1]:
                 continue
+            hurried = words.hurried(self._heldout[i].input) != words.hurried(self._rows[j][1].input)
+            one, other = words.agreed(ours, theirs, hurried=hurried)
             found = near.similarity(one, other, least)
             if found < least:
                 continue
-            ours, theirs = overlap.without(one, self._common), overlap.without(other, self._common)
-            if (ours, theirs) != (one, other):
+            ours, theirs = overlap.without(ours, self._common), overlap.without(theirs, self._common)
+            if (ours, theirs) != (self._questions[i], self._inputs[j]):
+                ours, theirs = words.agreed(ours, theirs, hurried=hurried)
                 found = near.similarity(ours, theirs, least) if ours and theirs else 0.0
             if found >= least and (one == other or not self._another(i, j, one, other)):
                 yield i, j, found
@@ -306,9 +310,9 @@ class _Search:
     def places(self) -> Iterator[overlap.Place]:
         """Where a held-out input stands in a row, input and targets together, or a row's input in it."""
         texts = []
-        for words, (_, row) in zip(self._inputs, self._rows, strict=True):
-            mine = overlap.without(words, self._common)
-            targets = (word for target in row.targets for word in near.words(target))
+        for text, (_, row) in zip(self._inputs, self._rows, strict=True):
+            mine = overlap.without(text, self._common)
+            targets = (word for target in row.targets for word in words.of(target))
             texts.append(((*mine, *targets), len(mine)))
         for place in self._finder.within(texts):
             if place.similarity == 1 or not self._another(place.index, place.row, place.part, place.there):
@@ -331,7 +335,7 @@ class _Search:
 
     @cached_property
     def _finder(self) -> overlap.Questions:
-        questions = [overlap.without(words, self._common) for words in self._questions]
+        questions = [overlap.without(text, self._common) for text in self._questions]
         return overlap.Questions(questions, self._rules.similarity)
 
     def meaning(self) -> Iterator[Pair]:
@@ -364,7 +368,7 @@ class _Search:
 
 
 def _document(document: Document) -> Words:
-    return (*near.words(document.title), *near.words(document.text))
+    return (*words.of(document.title), *words.of(document.text))
 
 
 # ---------------------------------------------------------------------------------------------------------- message

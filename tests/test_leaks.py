@@ -135,9 +135,56 @@ def test_a_copy_with_an_edited_word_is_refused_with_its_similarity(copy: str) ->
         ("What is the boiling point of water at 2,000 m?", "What is the boiling point of water at 2000 m?"),
     ],
 )
-def test_a_copy_with_other_accents_or_thousands_separators_is_refused(one: str, other: str) -> None:
+def test_a_copy_without_accents_or_thousands_separators_is_refused(one: str, other: str) -> None:
     assert found([example("h", one)], [example("t", other)]).counts == {"near": 1}
     assert found([example("h", other)], [example("t", one)]).counts == {"near": 1}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Tôi muốn bán nhà ở Huế", "Tôi muốn bạn nhà ở Huế"),
+        ("Làm sao để mua nhà?", "Làm sao để mùa nhà?"),
+        ("Где мой заказ?", "Где мои заказ?"),
+        ("Кто мой герой?", "Кто мои герои?"),
+        ("Kann ich das Foto drucken?", "Kann ich das Foto drücken?"),
+        ("Wann wurde die Karte gesperrt?", "Wann würde die Karte gesperrt?"),
+        ("¿Cuántos años tiene la cuenta?", "¿Cuántos anos tiene la cuenta?"),
+        ("Où puis-je pêcher ?", "Où puis-je pécher ?"),
+    ],
+)
+def test_another_accent_makes_another_question(one: str, other: str) -> None:
+    for ours, theirs in ((one, other), (other, one)):
+        document = Document(id="faq", text=f"{LONG} {theirs} {LONG}")
+        assert leaks.find([example("h", ours)], {"train": [example("t", theirs)]}, [document]).pairs == ()
+        longer = example("t", f"{LONG} {theirs} {LONG}")
+        assert found([example("h", ours)], [longer]).pairs == ()
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Tôi muốn đổi mật khẩu của tôi", "toi muon doi mat khau cua toi"),
+        ("¿Cómo cambio mi PIN?", "como cambio mi pin"),
+        ("Où est ma carte ?", "OU EST MA CARTE"),
+        ("Πού είναι η κάρτα μου;", "ΠΟΥ ΕΙΝΑΙ Η ΚΑΡΤΑ ΜΟΥ"),
+        ("Kartımı nasıl kapatırım?", "KARTIMI NASIL KAPATIRIM?"),
+        ("Как получить ещё одну карту?", "Как получить еще одну карту?"),
+        ("Which album did Beyoncé release in the next year?", "Which album did Beyonce release in the next year?"),
+        ("¿Dónde está la tarjeta que pedí, y cuánto falta?", "¿Donde está la tarjeta que pedi, y cuánto falta?"),
+    ],
+)  # fmt: skip
+def test_accents_that_were_left_out_hide_no_copy(one: str, other: str) -> None:
+    for ours, theirs in ((one, other), (other, one)):
+        assert found([example("h", ours)], [example("t", theirs)]).counts == {"near": 1}
+
+
+def test_a_question_without_its_accents_is_found_inside_longer_texts() -> None:
+    asked, typed = "¿Cuánto cuesta el envío urgente?", "cuanto cuesta el envio urgente"
+    for ours, theirs in ((asked, typed), (typed, asked)):
+        assert found([example("h", ours)], [example("t", f"{LONG} {theirs} {LONG}")]).counts == {"embedded": 1}
+        faq = Document(id="faq", text=f"{LONG} {theirs} {LONG}")
+        assert leaks.find([example("h", ours)], {}, [faq]).counts == {"documents": 1}
 
 
 @pytest.mark.parametrize(
