@@ -104,14 +104,17 @@ def _mirrored(verdict: Verdict) -> Verdict:
 
 
 def judges(results: Results, store: Store) -> list[Judged]:
-    """Return every judge that has finished work on the answers of this experiment, by name."""
+    """Return every judge that has finished work on the answers of this experiment, by name. Of several attempts at a
+    step the newest one stands; what was judged by other accepted answers than these is left out."""
     used = {run.steps["predict"] for variant in _complete(results) for run in variant.runs}
     found: dict[str, list[Step]] = {}
     for step in store.made_from(used, PREFIX):
-        if step.outcome is not None:
-            found.setdefault(digest((step.inputs or {})["judge"]), []).append(step)
+        inputs = step.inputs or {}
+        if step.outcome is not None and inputs["heldout"] == results.fingerprint:
+            found.setdefault(digest(inputs["judge"]), []).append(step)
     made = []
     for steps in found.values():
+        steps.sort(key=lambda step: (step.inputs or {}).get("attempt", 0))
         answers = {step: list((step.inputs or {})["answers"]) for step in steps}
         about = min(steps, key=lambda step: step.started).inputs or {}
         pairs = {(each[0], each[1]): step for step, each in answers.items() if len(each) == 2}
@@ -197,13 +200,19 @@ def _told(judge: Judged, results: Results) -> dict[str, Any]:
 def _failures(judge: Judged) -> list[str]:
     """What kept the judge from replying at all, where something did: a pair without a verdict looks the same."""
     steps = [*judge.pairs.values(), *judge.controls.values()]
+    notes = []
+    if again := sum((step.outcome or {}).get("asked_again", 0) for step in steps):
+        notes.append(f"Requests to the judge that failed and were asked again (--retry-errors): {again}.")
     failed = [step for step in steps if (step.outcome or {}).get("failed")]
-    if not failed:
-        return []
-    count = sum((step.outcome or {})["failed"] for step in failed)
-    asked = sum((step.outcome or {})["requests"] for step in steps)
-    first = next(reply.error for reply in failed[0].predictions() if reply.error is not None)
-    return [f"{count} of {asked} requests to the judge failed, so their verdicts could not be read; the first: {first}"]
+    if failed:
+        count = sum((step.outcome or {})["failed"] for step in failed)
+        asked = sum((step.outcome or {})["requests"] for step in steps)
+        first = next(reply.error for reply in failed[0].predictions() if reply.error is not None)
+        notes.append(
+            f"{count} of {asked} requests to the judge failed, so their verdicts could not be read; the first: {first}. "
+            "`harness judge` with --judge and --retry-errors asks them again."
+        )
+    return notes
 
 
 def _controls(judge: Judged, results: Results) -> list[dict[str, Any]]:

@@ -295,6 +295,53 @@ def test_a_judge_that_could_not_reply_is_told_with_the_reason(
     assert "Judge broken (canned): both orders" in capsys.readouterr().out
 
 
+def test_what_failed_is_asked_again_only_on_request_and_nothing_is_lost(
+    two: Written, tmp_path: Path, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, snapshot = two
+    file, broken = judge_file(tmp_path), tmp_path / "broken.txt"
+    sound = run(*written.write(tmp_path / "sound", TWO), file)
+    monkeypatch.setenv("JUDGES_BROKEN", str(broken))
+    broken.write_text("Brio\nburrs\n")
+    failed = run(store, snapshot, file)
+    assert failed["comparisons"][0]["unparsed"] > 0
+    log.unlink()
+    assert run(store, snapshot, file) == failed
+    assert asked(log) == 0, "only on request"
+
+    broken.write_text("Brio\n")
+    where = ["--results", str(store.root), "--judge", str(file)]
+    assert main(["judge", "support", *where, "--retry-errors"]) == 0
+    (again,) = told(store, snapshot)
+    count = asked(log)
+    assert all("Brio" in question or "burrs" in question for question in log.read_text().splitlines())
+    assert any(f"failed and were asked again (--retry-errors): {count}." in note for note in again["notes"])
+    assert 0 < again["comparisons"][0]["unparsed"] < failed["comparisons"][0]["unparsed"]
+
+    broken.unlink()
+    assert main(["judge", "support", *where, "--retry-errors"]) == 0
+    (mended,) = told(store, snapshot)
+    assert mended["comparisons"] == sound["comparisons"]
+    assert mended["controls"] == sound["controls"]
+    assert any(f"asked again (--retry-errors): {count}." in note for note in mended["notes"])
+    log.unlink()
+    run(store, snapshot, file)
+    assert not log.exists()
+    assert main(["judge", "support", *where, "--retry-errors"]) == 0
+    assert not log.exists(), "nothing has failed any more"
+    steps = list(store.made_from({run.steps["predict"] for run in snapshot.runs()}, verdicts.PREFIX))
+    attempts = sorted((step.inputs or {}).get("attempt", 0) for step in steps)
+    assert attempts[0] == 0 and attempts[-1] == 2, "the attempts before stay as they were"
+
+
+def test_verdicts_by_other_accepted_answers_are_left_out(two: Written, tmp_path: Path) -> None:
+    store, snapshot = two
+    run(store, snapshot, judge_file(tmp_path))
+    found = results.read(snapshot, store)
+    assert verdicts.read(found, store)
+    assert verdicts.read(replace(found, fingerprint="of other answers"), store) == []
+
+
 def test_the_command_judges_shows_and_shows_again(
     two: Written, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -307,6 +354,8 @@ def test_the_command_judges_shows_and_shows_again(
     assert capsys.readouterr().out == first
     assert main(["judge", "support", *where, "--set", "limit=9"]) == 2
     assert "--set changes the file of a judge: name it, --judge FILE" in capsys.readouterr().err
+    assert main(["judge", "support", *where, "--retry-errors"]) == 2
+    assert "--retry-errors asks a judge again: name its file, --judge FILE" in capsys.readouterr().err
     for words in ("raft", "win rate", "injected instruction", "says nothing", "Bradley-Terry", "Holm", "order decided"):
         assert words in first
 

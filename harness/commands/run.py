@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import shlex
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.commands._common import (
     default_results,
@@ -42,7 +43,9 @@ def arguments(word: argparse.ArgumentParser) -> None:
     word.add_argument(
         "--limit", type=positive, metavar="N", help="answer at most N of the held-out examples, drawn by data.seed"
     )
-    word.add_argument("--retry-errors", action="store_true", help="ask failed examples again; the leaderboard says so")
+    word.add_argument(
+        "--retry-errors", action="store_true", help="ask again what failed, of a judge too; the leaderboard says so"
+    )
     word.add_argument("--display", choices=("full", "plain", "none"), help="default: full on a terminal, else plain")
     json_argument(word)
 
@@ -57,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
     dataset, planned = runner.prepare(spec, store, only=options.only, retry_errors=options.retry_errors)
     if options.dry_run:
         chosen = [run for run in planned if not options.only or run.variant.name in options.only]
-        return _dry_run(dataset, chosen, store, options)
+        return _dry_run(spec.name, dataset, chosen, store, options)
     style: Style = "json" if options.json else options.display or ("full" if sys.stderr.isatty() else "plain")
     with Display(style) as display:
         for note in dataset.notes:
@@ -86,19 +89,33 @@ def run(options: argparse.Namespace) -> int:
     return 1 if any(run.status == "failed" for run in snapshot.runs()) else 0
 
 
-def _dry_run(dataset: Dataset, planned: Sequence[PlannedRun], store: Store, options: argparse.Namespace) -> int:
+def _earlier(store: Store, name: str) -> dict[str, Any] | None:
+    """The leaderboard of the newest finished snapshot of the experiment, if there is one."""
+    from harness.errors import StoreError
+
+    for number in reversed(store.numbers(name)):
+        with contextlib.suppress(StoreError):  # what is damaged has nothing to say here
+            if board := store.snapshot(f"{name}@{number}").leaderboard:
+                return board
+    return None
+
+
+def _dry_run(
+    name: str, dataset: Dataset, planned: Sequence[PlannedRun], store: Store, options: argparse.Namespace
+) -> int:
     from dataclasses import asdict
 
     from harness import estimate, figures, power
 
     groups = [example.group or f"\0{example.id}" for example in dataset.heldout]
-    shows = power.plan(groups)
+    shows = power.plan(groups, _earlier(store, name))
     steps, rates = estimate.missing(planned, dataset, store)
     seconds = sum(step.seconds or 0 for step in steps)
     if options.json:
         return print_json({"steps": [asdict(step) for step in steps], "seconds": seconds, **rates, "statistics": shows})
     if not steps:
         print("Nothing is missing: every step is in the store.")
+        print(figures.plain(power.sentence(shows)))
         return 0
     rows = [
         (
@@ -115,5 +132,5 @@ def _dry_run(dataset: Dataset, planned: Sequence[PlannedRun], store: Store, opti
     how = "rates measured in this store" if rates["measured"] else "assumed rates, as nothing was measured here yet"
     print(f"{len(steps)} steps ({len(rows)} shown, the others are scores), about {figures.seconds(seconds)} in all.")
     print(f"Tokens are estimated from characters, times from {how}; loading models is not counted.")
-    print(power.sentence(shows))
+    print(figures.plain(power.sentence(shows)))
     return 0
