@@ -39,12 +39,14 @@ _EXACT = 1e-10
 @dataclass(frozen=True, slots=True)
 class Game:
     """One meeting of two players: `outcome` is 1 where `one` won, 0 where `two` did, 0.5 for a tie. Games of a `group`
-    tend to end alike: they are drawn together when the interval is made."""
+    tend to end alike: they are drawn together when the interval is made. `seeds` are the outcomes under each seed, of
+    which `outcome` is the mean, where there are several."""
 
     one: str
     two: str
     outcome: float
     group: str
+    seeds: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,13 @@ def ratings(games: Sequence[Game], *, seed: int = 0, resamples: int = RESAMPLES)
     widened for few groups (Hesterberg 2015, Am. Stat. 69:371: the tail is Phi(-sqrt(C/(C-1)) * t) with C groups). A
     resample in which someone never loses counts as a rating without end on both sides, so that an end which depends on
     such resamples is None, never a false number.
+
+    With several seeds that differ, how the ratings vary from seed to seed widens both ends as a second, independent
+    source of variation (Zou and Donner 2008, Stat. Med. 27:1693): the distance of an end from the rating becomes
+
+        sqrt( distance^2 + t^2 * var(ratings of each seed, ddof=1) / S )        t with S - 1 degrees of freedom
+
+    It is None where the games of one seed alone rate no one.
     """
     players = sorted({name for game in games for name in (game.one, game.two)})
     if not players:
@@ -80,6 +89,9 @@ def ratings(games: Sequence[Game], *, seed: int = 0, resamples: int = RESAMPLES)
         inner = tables[:, rated][:, :, rated]
         values, fitted = _fit(inner.sum(axis=0)[None])
         lows, highs, why = _ends(inner, len(groups), seed, resamples)
+        by_seed = _by_seed(games, players)
+        if lows[0] is not None and len(by_seed):
+            lows, highs, why = _widened(values[0], lows, highs, why, by_seed[:, rated][:, :, rated])
         for place, player in enumerate(rated):
             value = START + _UNIT * float(values[0, place]) if fitted[0] else None
             reason = why if fitted[0] else "n/a (the fit did not converge)"
@@ -207,6 +219,37 @@ def _ends(tables: Array, groups: int, seed: int, resamples: int) -> tuple[list[A
     lows = [float(value) for value in sorted_values[rank - lost]]
     highs = [float(value) for value in sorted_values[len(sorted_values) - 1 - (rank - lost)]]
     return lows, highs, f"bootstrap over {groups} groups, {resamples:,} resamples, {100 * LEVEL:g} %"
+
+
+def _by_seed(games: Sequence[Game], players: Sequence[str]) -> Array:
+    """The table of wins under each seed, shape (S, k, k); S is 0 where there is one seed, or all gave the same."""
+    import numpy as np
+
+    count = max((len(game.seeds) for game in games), default=0)
+    made = []
+    for seed in range(count):
+        under = [Game(game.one, game.two, game.seeds[seed] if game.seeds else game.outcome, "") for game in games]
+        made.append(_tables(under, players)[0][0])
+    same = all((table == made[0]).all() for table in made)
+    return np.zeros((0, len(players), len(players))) if same else np.stack(made)
+
+
+def _widened(
+    values: Array, lows: Sequence[float], highs: Sequence[float], why: str, tables: Array
+) -> tuple[list[Any], list[Any], str]:
+    """The ends with the variation between seeds in them; `tables` are the wins of the rated under each seed."""
+    count, size, _ = tables.shape
+    each, fitted = _fit(tables) if _reach(tables).all() else (tables, [False])
+    if not all(fitted):
+        return [None] * size, [None] * size, "n/a (under one seed alone someone never loses)"
+    wide = t_quantile(count - 1) * _UNIT * each.std(axis=0, ddof=1) / math.sqrt(count)
+    centres = START + _UNIT * values
+    ends = list(zip(centres.tolist(), lows, highs, wide.tolist(), strict=True))
+    return (
+        [centre - math.hypot(centre - low, width) for centre, low, _, width in ends],
+        [centre + math.hypot(high - centre, width) for centre, _, high, width in ends],
+        f"{why}, and over {count} seeds",
+    )
 
 
 def as_rows(found: Sequence[Rating]) -> list[Mapping[str, Any]]:

@@ -129,7 +129,7 @@ def _complete(results: Results) -> list[Variant]:
 
 def bouts(judge: Judged, results: Results) -> tuple[list[Bout], dict[tuple[str, str], list[Verdict]]]:
     """Return what the judge found of every pair of variants that it judged with all their seeds, and the verdicts
-    behind it. An example's outcome is the mean over seeds."""
+    behind it. An example's outcome is the mean over seeds, of which each is kept too."""
     names = [variant.name for variant in results.variants]
     group = dict(zip((example.id for example in results.examples), results.groups, strict=True))
     found: list[Bout] = []
@@ -144,8 +144,8 @@ def bouts(judge: Judged, results: Results) -> tuple[list[Bout], dict[tuple[str, 
                 continue
             behind[ours.name, theirs.name] = [verdict for seed in each for verdict in seed.values()]
             for id in each[0]:
-                outcome = stats.mean([seed[id].outcome for seed in each])
-                found.append(Bout(ours.name, theirs.name, id, group[id], outcome))
+                seeds = tuple(seed[id].outcome for seed in each)
+                found.append(Bout(ours.name, theirs.name, id, group[id], stats.mean(seeds), seeds))
     return found, behind
 
 
@@ -193,7 +193,7 @@ def _told(judge: Judged, results: Results) -> dict[str, Any]:
         "comparisons": rows,
         "controls": controls,
         "ranking": pairwise.ranked([bout for bout in found if (bout.ours, bout.theirs) not in silent]),
-        "notes": [*_failures(judge), *_notes(rows, controls)],
+        "notes": [*_failures(judge), *_notes(rows, controls), *_of_seeds(rows, found)],
     }
 
 
@@ -209,10 +209,22 @@ def _failures(judge: Judged) -> list[str]:
         asked = sum((step.outcome or {})["requests"] for step in steps)
         first = next(reply.error for reply in failed[0].predictions() if reply.error is not None)
         notes.append(
-            f"{count} of {asked} requests to the judge failed, so their verdicts could not be read; the first: {first}. "
-            "`harness judge` with --judge and --retry-errors asks them again."
+            f"{count} of {asked} requests to the judge failed, so their verdicts could not be read; the first: "
+            f"{first}. `harness judge` with --judge and --retry-errors asks them again."
         )
     return notes
+
+
+def _of_seeds(rows: Sequence[Mapping[str, Any]], bouts: Sequence[Bout]) -> list[str]:
+    if all(row["win_rate"] is None for row in rows):
+        return []
+    count = max(len(bout.seeds) for bout in bouts)
+    if count < 2:
+        return ["One seed: intervals, tests and the ranking speak of other examples, not of other seeds."]
+    return [
+        f"{count} seeds: each example is averaged over them; where their verdicts differ, intervals, tests and the "
+        "ranking count both seeds and examples as sources of variation."
+    ]
 
 
 def _controls(judge: Judged, results: Results) -> list[dict[str, Any]]:

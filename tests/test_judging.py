@@ -90,6 +90,7 @@ def test_a_fair_judge_finds_the_better_variant_and_no_control_wins(two: Written,
         assert control["null"]["win_rate"] <= 0.5 >= control["injected"]["win_rate"]
     raft = next(control for control in found["controls"] if control["variant"] == "raft")
     assert raft["null"]["win_rate"] < 0.3
+    assert found["notes"][-1].startswith("One seed: intervals, tests and the ranking speak of other examples")
 
 
 def test_a_judge_that_prefers_the_first_answer_makes_ties_and_is_found_out(two: Written, tmp_path: Path) -> None:
@@ -159,6 +160,9 @@ def test_several_seeds_are_averaged_and_all_pairs_are_ranked(tmp_path: Path) -> 
     assert {0.25, 0.75} & set(outcomes(store, snapshot).values())
     assert found["ranking"]["rows"][0]["variant"] == "raft"
     assert {row["games"] for row in found["ranking"]["rows"]} == {48}
+    assert {row["test"] for row in found["comparisons"]} == {"paired t over seeds and examples"}
+    assert all("over seeds and examples" in row["method"] for row in found["comparisons"])
+    assert found["notes"][-1].startswith("2 seeds: each example is averaged over them; where their verdicts differ")
 
 
 def test_only_the_drawn_examples_are_judged(two: Written, tmp_path: Path, log: Path) -> None:

@@ -197,7 +197,8 @@ def test_what_a_judge_failed_on_is_asked_again_only_on_request(tmp_path: Path) -
     broken.write_text("apple\nfig\n")
     assert made.run(**judge).status == 0
     first = made.step("plain", "score.quality")
-    assert "plain: quality: 2 of 17 requests to its model failed; the first: the line was bad" in str(made.board()["notes"])
+    told = "plain: quality: 2 of 17 requests to its model failed; the first: the line was bad"
+    assert told in str(made.board()["notes"])
     asked.unlink()
     assert made.run(**judge).status == 0
     assert logged(asked) == 0, "nothing is missing"
