@@ -6,7 +6,7 @@ Six kinds, each found exactly (an estimate only proposes):
     group      a group of held-out rows in train or dev                         permitted by same_facts
     near       at most `similarity` short of the same words (`near.py`)         permitted by same_facts, or allowed
     embedded   inside a longer row of train or dev, or such a row inside it     allowed
-    documents  word for word in a document that is retrieved from               allowed
+    documents  word for word in a document, or one of the questions asked there allowed
     meaning    by an embedder, where the spec names one                         permitted by same_facts, or allowed
 
 Shots are drawn from train. Held-out *answers* in the documents are what retrieval is for: they are counted, no leak.
@@ -39,6 +39,9 @@ SIMILARITY = 0.88
 _SHOWN = 10
 _SAMPLE = 5_000
 _CITATION = re.compile(r"\s*\[[^\[\]]*\]\s*$")
+_ASKED = re.compile(r"[^.!?\n。！？؟]+[?？؟]")
+_ASKED_LEAST = 12
+"""Letters and digits of a question that stands in a document as a sentence of its own: "Where is it?" says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +123,12 @@ class Leaks:
 
     def summary(self) -> dict[str, Any]:
         """What is recorded with every run, JSON-able."""
-        return {"counts": self.counts, "allowed": sorted(self.rules.allow), "same_facts": self.rules.same_facts}
+        return {
+            "counts": self.counts,
+            "allowed": sorted(self.rules.allow),
+            "same_facts": self.rules.same_facts,
+            "notes": self.notes,
+        }
 
     def refuse(self) -> None:
         """Raise LeakError, with the pairs, where there is one that is not permitted."""
@@ -166,7 +174,7 @@ def find(
     """
     found = list(_exact(heldout, parts))
     search = _Search(heldout, parts, documents, rules, {(pair.heldout, pair.part, pair.other) for pair in found})
-    found += [*_groups(heldout, parts), *search.near(), *search.embedded(), *search.meaning()]
+    found += [*_groups(heldout, parts), *search.near(), *search.embedded(), *search.documents(), *search.meaning()]
     return Leaks(tuple(sorted(found, key=lambda pair: KINDS.index(pair.kind))), rules, len(_by_group(heldout)))
 
 
@@ -326,11 +334,17 @@ class _Search:
             if not {(example.id, part, row.id), (example.id, part, "")} & seen:
                 seen.add((example.id, part, ""))
                 yield self._pair("embedded", place.index, part, row, place.similarity)
+
+    def documents(self) -> Iterator[Pair]:
+        """Held-out inputs that stand in a document, word for word: with an edit they may be the very statement that
+        answers a question ("What is the process of ..." and "Construction is the process of ...")."""
         texts = [(overlap.without(_document(document), self._common), 0) for document in self._documents]
-        for place in sorted(self._finder.within(texts), key=lambda place: (place.index, -place.similarity)):
-            example, document = self._heldout[place.index], self._documents[place.row]
-            if place.similarity == 1 and (example.id, "documents", "") not in seen:
-                seen.add((example.id, "documents", ""))
+        found = {place.index: place.row for place in self._finder.within(texts) if place.similarity == 1}
+        asked = {key: row for row, document in enumerate(self._documents) for key in _asked(document)}
+        for i, example in enumerate(self._heldout):
+            row = found.get(i, asked.get(fold(example.input)))
+            if row is not None:
+                document = self._documents[row]
                 yield Pair("documents", example.id, example.input, "documents", document.id, document.text)
 
     @cached_property
@@ -371,6 +385,14 @@ def _document(document: Document) -> Words:
     return (*words.of(document.title), *words.of(document.text))
 
 
+def _asked(document: Document) -> Iterator[str]:
+    """The questions that stand in a document as sentences or headings of their own, folded: short ones too."""
+    for sentence in _ASKED.findall(f"{document.title}\n{document.text}"):
+        key = fold(sentence.lstrip(" \t#>*-+|"))
+        if sum(map(str.isalnum, key)) >= _ASKED_LEAST:
+            yield key
+
+
 # ---------------------------------------------------------------------------------------------------------- message
 
 
@@ -394,12 +416,14 @@ def _message(leaks: Leaks) -> str:
     if more := len(blocking) - listed.total():
         lines.append(f"  ... and {more} more pairs (`harness data check SPEC` lists them)")
     lines.append("Take them out of one side, or split one file by group (`rows` with `heldout = 0.2`).")
-    if kinds == ["group"]:
+    if "group" in kinds and "exact" not in kinds:
         lines[-1] += " If knowing the same facts is what you want to measure, set same_facts = true."
     if allowable := [kind for kind in kinds if kind not in ("exact", "group")]:
         listed_kinds = ", ".join(f'"{kind}"' for kind in allowable)
+        reasons = ["these are truly other questions"] if allowable != ["documents"] else []
+        reasons += ["users will ask the very questions of the documents"] if "documents" in allowable else []
         lines.append(
-            f"If these are truly other questions, write leaks = {{ allow = [{listed_kinds}] }} in [data]: every result "
+            f"If {' or '.join(reasons)}, write leaks = {{ allow = [{listed_kinds}] }} in [data]: every result "
             "will say so."
         )
     return "\n".join(lines)
