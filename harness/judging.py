@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from harness import plan, results, rubric, verdicts
+from harness import pairwise, plan, results, rubric, verdicts
 from harness.errors import HarnessError, SpecError
 from harness.layers import assemble, shown
 from harness.means import as_kept
@@ -180,11 +180,9 @@ class _Worker:
         cases, known = [], []
         for example in self._examples:
             one, two = ones[example.id], twos[example.id]
-            if one.error is not None or two.error is not None:
-                outcome = 0.5 + 0.5 * (two.error is not None) - 0.5 * (one.error is not None)
-                known.append(_unasked(example, outcome, "failed"))
-            elif (one.text or "").strip() == (two.text or "").strip():
-                known.append(_unasked(example, 0.5, "same"))
+            if known_already := pairwise.foregone(one, two):
+                outcome, reason = known_already
+                known.append(Verdict(id=example.id, kind="answers", said=(None, None), outcome=outcome, reason=reason))
             else:
                 cases.append(_Case(example, "answers", one.text or "", two.text or ""))
         self._once(self._work(label, (first, second), cases, known))
@@ -281,10 +279,6 @@ class _Worker:
 def _attempt(inputs: Mapping[str, Any], number: int) -> Named:
     made = plan.numbered(inputs, number)
     return Named(verdicts.PREFIX + digest(made), made)
-
-
-def _unasked(example: Example, outcome: float, reason: verdicts.Reason) -> Verdict:
-    return Verdict(id=example.id, kind="answers", said=(None, None), outcome=outcome, reason=reason)
 
 
 def _verdict(case: _Case, replies: dict[str, Prediction], judge: Judge) -> Verdict:

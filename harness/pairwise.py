@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from harness import bradley_terry, comparisons, power, stats
 from harness.comparisons import Comparison
+from harness.records import Prediction
 
 BOUNDS = (0.0, 1.0)
 _UNKNOWN = ("win_rate", "ci_low", "ci_high", "p", "p_adjusted", "minimum_detectable", "needed")
@@ -30,6 +31,19 @@ class Bout:
     outcome: float
     seeds: tuple[float, ...] = ()
     """The outcome under each seed, where several were judged; `outcome` is their mean."""
+
+
+Reason = Literal["same", "failed"]
+
+
+def foregone(one: Prediction, two: Prediction) -> tuple[float, Reason] | None:
+    """The outcome of two answers that nobody has to be asked about, and why: one that failed has lost against one that
+    is there, and equal ones tie. None for two that must be judged."""
+    if one.error is not None or two.error is not None:
+        return 0.5 + 0.5 * (two.error is not None) - 0.5 * (one.error is not None), "failed"
+    if (one.text or "").strip() == (two.text or "").strip():
+        return 0.5, "same"
+    return None
 
 
 def turned(one: str, two: str, names: Sequence[str], baseline: str) -> bool:
