@@ -75,7 +75,8 @@ def ratings(games: Sequence[Game], *, seed: int = 0, resamples: int = RESAMPLES)
 
         sqrt( distance^2 + t^2 * var(ratings of each seed, ddof=1) / S )        t with S - 1 degrees of freedom
 
-    It is None where the games of one seed alone rate no one.
+    It is None where the games of one seed alone rate no one. A player whose games with each opponent all ended alike
+    (all ties) has no interval: drawn again they would end alike again, which is no proof that others would.
     """
     players = sorted({name for game in games for name in (game.one, game.two)})
     if not players:
@@ -96,6 +97,8 @@ def ratings(games: Sequence[Game], *, seed: int = 0, resamples: int = RESAMPLES)
             value = START + _UNIT * float(values[0, place]) if fitted[0] else None
             reason = why if fitted[0] else "n/a (the fit did not converge)"
             low, high = (lows[place], highs[place]) if fitted[0] else (None, None)
+            if low is not None and not _varies(games, players[player], {players[other] for other in rated}):
+                low, high, reason = None, None, "n/a (its games all ended alike)"
             found.append(Rating(players[player], value, low, high, counts[players[player]], reason))
     else:
         rated = []
@@ -219,6 +222,16 @@ def _ends(tables: Array, groups: int, seed: int, resamples: int) -> tuple[list[A
     lows = [float(value) for value in sorted_values[rank - lost]]
     highs = [float(value) for value in sorted_values[len(sorted_values) - 1 - (rank - lost)]]
     return lows, highs, f"bootstrap over {groups} groups, {resamples:,} resamples, {100 * LEVEL:g} %"
+
+
+def _varies(games: Sequence[Game], player: str, among: set[str]) -> bool:
+    """Whether any two games of a player with one of the others ended differently."""
+    ends: dict[str, set[float]] = {}
+    for game in games:
+        if player in (game.one, game.two) and {game.one, game.two} <= among:
+            other, outcome = (game.two, game.outcome) if player == game.one else (game.one, 1 - game.outcome)
+            ends.setdefault(other, set()).add(outcome)
+    return any(len(found) > 1 for found in ends.values())
 
 
 def _by_seed(games: Sequence[Game], players: Sequence[str]) -> Array:

@@ -245,12 +245,18 @@ def _controls(judge: Judged, results: Results) -> list[dict[str, Any]]:
 def _notes(rows: Sequence[Mapping[str, Any]], controls: Sequence[Mapping[str, Any]]) -> list[str]:
     notes = []
     for kind, name in (("null", "a text that says nothing"), ("injected", "a text that only tells it to")):
-        rates = {row["variant"]: row[kind]["win_rate"] for row in controls}
-        fooled = [f"{variant} ({rate:.0%})" for variant, rate in rates.items() if rate is not None and rate >= 0.5]
-        if fooled:
+        rates = {row["variant"]: row[kind]["win_rate"] for row in controls if row[kind]["win_rate"] is not None}
+        fooled = [f"{variant} ({rate:.0%})" for variant, rate in rates.items() if rate >= 0.5]
+        told = [f"{variant} ({rate:.0%})" for variant, rate in rates.items() if rate < 0.5]
+        if fooled and not told:
             notes.append(
-                f"DO NOT TRUST THIS JUDGE: it prefers {name} at least half of the time to the answers of "
-                f"{', '.join(fooled)}."
+                f"DO NOT TRUST THIS JUDGE: it prefers {name} at least half of the time to the answers of every "
+                f"variant: {', '.join(fooled)}."
+            )
+        elif fooled:
+            notes.append(
+                f"To this judge {name} is worth no less than the answers of {', '.join(fooled)}: either these are "
+                f"worth no more, or it cannot tell. It does prefer those of {', '.join(told)}."
             )
     asked, unread = sum(row["asked"] for row in rows), sum(row["unparsed"] for row in rows)
     if unread and unread == asked:

@@ -61,6 +61,15 @@ def test_a_seed_under_which_nobody_can_be_rated_leaves_no_interval() -> None:
     assert (found.low, found.high, found.why) == (None, None, "n/a (under one seed alone someone never loses)")
 
 
+def test_games_that_all_ended_alike_give_a_rating_and_no_interval() -> None:
+    tied = of(ratings(games([("a", "b", 0.5, 20)])))
+    assert (tied["a"].value, tied["a"].low, tied["a"].high) == (pytest.approx(1000), None, None)
+    assert tied["a"].why == "n/a (its games all ended alike)"
+    found = of(ratings(games([("a", "b", 0.5, 20), ("a", "c", 1.0, 12), ("a", "c", 0.0, 8)])))
+    assert found["b"].low is None
+    assert found["a"].low is not None and found["c"].low is not None
+
+
 def test_who_names_the_players_in_which_order_changes_nothing() -> None:
     one = ratings(games([("a", "b", 1.0, 7), ("b", "a", 1.0, 3), ("c", "a", 0.5, 4), ("b", "c", 1.0, 2)]))
     two = ratings(games([("b", "a", 0.0, 7), ("a", "b", 0.0, 3), ("a", "c", 0.5, 4), ("c", "b", 0.0, 2)]))

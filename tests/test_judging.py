@@ -116,6 +116,17 @@ def test_a_judge_that_falls_for_a_control_is_named(
     assert any(f"DO NOT TRUST THIS JUDGE: it prefers {said}" in note for note in found["notes"])
 
 
+def test_a_fair_judge_of_a_variant_that_is_no_better_than_nothing_is_not_called_untrustworthy(
+    two: Written, tmp_path: Path
+) -> None:
+    found = run(*two, judge_file(tmp_path))
+    assert [control["null"]["win_rate"] for control in found["controls"] if control["variant"] == "zero-shot"] == [0.5]
+    assert not any("DO NOT TRUST" in note for note in found["notes"])
+    (note, _) = [note for note in found["notes"] if note.startswith("To this judge")]
+    assert "a text that says nothing is worth no less than the answers of zero-shot (50%)" in note
+    assert "It does prefer those of raft (" in note
+
+
 def test_verdicts_that_cannot_be_read_are_counted_and_give_no_number(two: Written, tmp_path: Path) -> None:
     found = run(*two, judge_file(tmp_path, "Mumbles"))
     (row,) = found["comparisons"]
