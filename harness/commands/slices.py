@@ -134,7 +134,7 @@ def _print_losses(told: Mapping[str, Any]) -> None:
                 one["variant"],
                 figures.change(one["difference"]["value"], unit),
                 figures.change_bounds(one["difference"]["low"], one["difference"]["high"], unit),
-                f"{one['p_adjusted']:.2g}",
+                figures.p(one["p_adjusted"]),
                 f"{one['variant']} is better" if one["verdict"] == "better" else "cannot tell",
                 one["test"],
             )
