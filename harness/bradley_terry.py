@@ -31,6 +31,8 @@ SCALE, BASE, START = 400.0, 10.0, 1000.0
 RESAMPLES = 2000
 _UNIT = SCALE / math.log(BASE)
 """Rating points in one unit of log-odds."""
+_EQUAL = 1e-6
+"""Ratings that are no further apart than this many points are the same."""
 _STEPS = 100
 _EXACT = 1e-10
 """The largest share of the games by which expected and seen wins may differ once a fit has converged."""
@@ -266,12 +268,15 @@ def _widened(
 
 
 def as_rows(found: Sequence[Rating]) -> list[Mapping[str, Any]]:
-    """Return ratings as JSON-able values. `place` is None without a rating."""
+    """Return ratings as JSON-able values. `place` is None without a rating; equal ratings share one."""
     rows: list[Mapping[str, Any]] = []
-    for number, rating in enumerate(found, start=1):
+    values = [rating.value for rating in found if rating.value is not None]
+    for rating in found:
+        own = rating.value
         rows.append(
             {
-                "place": number if rating.value is not None else None,
+                # Equal ratings come out of the fit with other last digits.
+                "place": None if own is None else 1 + sum(value > own + _EQUAL for value in values),
                 "variant": rating.player,
                 "rating": rating.value,
                 "ci_low": rating.low,

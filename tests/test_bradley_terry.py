@@ -70,6 +70,13 @@ def test_games_that_all_ended_alike_give_a_rating_and_no_interval() -> None:
     assert found["a"].low is not None and found["c"].low is not None
 
 
+def test_equal_ratings_share_a_place() -> None:
+    played = games([(one, "base", outcome, 6) for one in "xyz" for outcome in (1.0, 0.0)])
+    played += games([("best", "base", 1.0, 9), ("best", "base", 0.0, 3)])
+    places = {row["variant"]: row["place"] for row in as_rows(ratings(played))}
+    assert places == {"best": 1, "x": 2, "y": 2, "z": 2, "base": 2}
+
+
 def test_who_names_the_players_in_which_order_changes_nothing() -> None:
     one = ratings(games([("a", "b", 1.0, 7), ("b", "a", 1.0, 3), ("c", "a", 0.5, 4), ("b", "c", 1.0, 2)]))
     two = ratings(games([("b", "a", 0.0, 7), ("a", "b", 0.0, 3), ("a", "c", 0.5, 4), ("c", "b", 0.0, 2)]))
