@@ -88,13 +88,17 @@ def edits(one: Words, other: Words, *, within: bool = False) -> float:
     for i, word in enumerate(one, 1):
         last, before, row = before, row, [float(i)]
         for j, theirs in enumerate(other, 1):
-            cost = (
-                before[j - 1]
-                if word == theirs
-                else min(before[j - 1] + _replaced(word, theirs), before[j] + 1, row[j - 1] + 1)
-            )
-            if i > 1 and j > 1 and word == other[j - 2] and one[i - 2] == theirs:
-                cost = min(cost, last[j - 2] + 1)
+            cost = before[j - 1]
+            if word != theirs:
+                # Words that a slip makes of each other begin or end alike; most others are told apart by that.
+                slipped = (word[0] == theirs[0] or word[-1] == theirs[-1]) and slip(word, theirs)
+                cost += _SLIP if slipped else 1.0
+                if (dropped := before[j] + 1) < cost:
+                    cost = dropped
+                if (put_in := row[j - 1] + 1) < cost:
+                    cost = put_in
+            if i > 1 and j > 1 and word == other[j - 2] and one[i - 2] == theirs and last[j - 2] + 1 < cost:
+                cost = last[j - 2] + 1
             row.append(cost)
     return min(row) if within else row[-1]
 
@@ -105,10 +109,6 @@ def _trimmed(one: Words, other: Words) -> tuple[Words, Words]:
     start = next((i for i in range(least) if one[i] != other[i]), least)
     end = next((i for i in range(least - start) if one[-1 - i] != other[-1 - i]), least - start)
     return one[start : len(one) - end], other[start : len(other) - end]
-
-
-def _replaced(word: str, other: str) -> float:
-    return _SLIP if slip(word, other) else 1.0
 
 
 @lru_cache(maxsize=65_536)
