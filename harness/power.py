@@ -92,12 +92,17 @@ def _earlier(groups: Sequence[str], board: Mapping[str, Any]) -> dict[str, Any] 
     found = {}
     for row in board["rows"]:
         versus = row["vs_baseline"] or {}
-        if (least := versus.get("minimum_detectable")) is not None:
-            differing, n = versus["wins"] + versus["losses"], versus["wins"] + versus["losses"] + versus["ties"]
-            found[row["variant"]] = {
-                "discordant": differing / n if n else None,  # a corpus figure has no value of single examples
-                "minimum_detectable": scale * least if scale * least <= reach else None,
-            }
+        differing = versus.get("wins", 0) + versus.get("losses", 0)
+        least = versus.get("minimum_detectable")
+        if least is None and not differing:
+            continue
+        # A corpus figure has no value of single examples.
+        discordant = differing / (differing + versus["ties"]) if differing else None
+        if least is not None:
+            least = scale * least if scale * least <= reach else None
+        elif discordant and str(versus.get("effect")).startswith("odds ratio"):
+            least = minimum_detectable(groups, discordant)  # too few examples then may be enough now
+        found[row["variant"]] = {"discordant": discordant, "minimum_detectable": least}
     if not found:
         return None
     return {

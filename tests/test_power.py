@@ -91,8 +91,16 @@ def test_the_variation_of_an_earlier_run_says_what_this_split_shows() -> None:
     assert power.plan(alone(400), board(difference=0.5))["earlier"] == made["earlier"], "never the difference"
 
 
+def test_an_earlier_run_too_small_to_show_anything_still_says_how_many_pairs_differ() -> None:
+    few = board(minimum_detectable=None, effect="odds ratio of the discordant pairs", wins=2, losses=0, ties=8)
+    one = power.plan(alone(400), few)["earlier"]["variants"]["rag"]
+    assert one == {"discordant": 0.2, "minimum_detectable": power.minimum_detectable(alone(400), 0.2)}
+    graded = power.plan(alone(400), board(minimum_detectable=None, effect="Cohen's d"))["earlier"]["variants"]["rag"]
+    assert graded == {"discordant": 0.18, "minimum_detectable": None}
+
+
 def test_an_earlier_run_that_measured_nothing_says_nothing() -> None:
-    assert power.plan(alone(400), board(minimum_detectable=None))["earlier"] is None
+    assert power.plan(alone(400), board(minimum_detectable=None, wins=0, losses=0))["earlier"] is None
     assert power.plan(["a"] * 5, board())["earlier"] is None
     assert power.plan(alone(400))["earlier"] is None
     few = power.plan(alone(2), board(wins=0, losses=0, ties=0))
