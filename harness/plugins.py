@@ -584,6 +584,15 @@ class Method(Plugin):
         """How often the stage goes through its training rows at most: what a dry run estimates from."""
         return 1.0
 
+    @property
+    def rows_at_once(self) -> int | None:
+        """How many rows are computed at once at most; None where that is not known."""
+        return None
+
+    def total_steps(self, rows: int) -> int | None:
+        """The steps of a training on so many rows; None where that is not known before it."""
+        return None
+
     def fewer_at_once(self) -> Method | None:
         """The same stage with fewer rows computed at once, for the same step of the optimizer; None where it cannot."""
         return None

@@ -38,6 +38,12 @@ def test_the_variant_that_is_shipped_is_judged(tmp_path: Path) -> None:
     assert gate.lines(made)[-1].startswith("2 of 3 rules failed. Judged: b")
 
 
+def test_what_was_allowed_of_the_data_stands_with_the_rules(tmp_path: Path) -> None:
+    made = judged(tmp_path, "exact_match >= 0.7", notes=["3 leaks were allowed"])
+    assert gate.lines(made)[-1] == "Note: 3 leaks were allowed" and gate.to_json(made)["notes"] == made.notes
+    assert "\nNote: 3 leaks were allowed\n" in gate.markdown(made) and "3 leaks were allowed" in gate.junit(made)
+
+
 def test_a_named_variant_is_judged_instead(tmp_path: Path) -> None:
     rule = "exact_match >= 0.7"
     assert judged(tmp_path, rule, variant="a").variant == "a"
