@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import figures, models
+from harness.data import MORE
 from harness.errors import ModelError
 from harness.measure import provenance
 from harness.plan import Named, Stage
@@ -64,7 +65,7 @@ def _facts(named: Named, head: Mapping[str, Any], outcome: Mapping[str, Any]) ->
     yield "licence of the base", str(head["license"])
     if inputs["incoming"]:
         yield "starts from", str(inputs["incoming"])
-    for part in ("train", "dev", "preferences", "preferences_dev", "documents", "text"):
+    for part in ("train", "dev", "documents", *MORE):
         if inputs.get(part):
             yield f"data: {part}", f"SHA-256 {inputs[part]}"
     yield "seed", str(inputs["seed"])

@@ -15,20 +15,21 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from harness import leaks, preferences
+from harness import conversations, leaks, preferences
+from harness.data_spec import SPLITS, DataSpec, Named
 from harness.documents import load as load_documents
 from harness.errors import DataError, did_you_mean
 from harness.figures import counted
 from harness.leaks import Leaks, Rules
 from harness.readers import Row, Rows, raise_faults, read
-from harness.records import Document, Example, Preference, digest
+from harness.records import Conversation, Document, Example, Preference, digest
 
-if TYPE_CHECKING:
-    from harness.data_spec import DataSpec, Named
+MORE = ("preferences", "preferences_dev", "text", "conversations", "conversations_dev")
+"""Parts that few data sets have."""
 
-SPLITS = ("train", "dev", "heldout")
+Part = Sequence[Example] | Sequence[Document] | Sequence[Preference] | Sequence[Conversation]
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,13 @@ class Dataset:
     preferences: tuple[Preference, ...] = ()
     preferences_dev: tuple[Preference, ...] = ()
     text: tuple[Document, ...] = ()
+    conversations: tuple[Conversation, ...] = ()
+    conversations_dev: tuple[Conversation, ...] = ()
 
     @property
     def counts(self) -> dict[str, int]:
         """How many rows each part has."""
-        extra = [name for name in ("preferences", "preferences_dev", "text") if getattr(self, name)]
+        extra = [name for name in MORE if getattr(self, name)]
         return {name: len(getattr(self, name)) for name in (*SPLITS, "documents", *extra)}
 
 
@@ -70,6 +73,9 @@ def load(spec: DataSpec, *, refuse: bool = True) -> Dataset:
     learned = {"train": splits["train"], "dev": splits["dev"]}
     if pairs or pairs_dev:
         learned["preferences"] = _as_examples([*pairs, *pairs_dev])
+    talks, talks_dev = _conversations(spec)
+    if talks or talks_dev:
+        learned["conversations"] = _asked([*talks, *talks_dev])
     found = leaks.find(splits["heldout"], learned, [*documents, *text], _rules(spec, search=True))
     if refuse:
         found.refuse()
@@ -84,11 +90,11 @@ def load(spec: DataSpec, *, refuse: bool = True) -> Dataset:
         notes += _answers(*answered)
         splits = _with_known_sources(splits, {document.id for document in documents}, spec, notes)
     train, dev, heldout = (tuple(splits[name]) for name in SPLITS)
-    parts: dict[str, Sequence[Example | Document | Preference]] = {"train": train, "dev": dev, "heldout": heldout}
-    parts |= {"documents": documents, "preferences": pairs, "preferences_dev": pairs_dev, "text": text}
-    always = (*SPLITS, "documents")
-    fingerprints = {name: fingerprint(part) for name, part in parts.items() if part or name in always}
-    return Dataset(train, dev, heldout, documents, fingerprints, tuple(notes), found, answered, pairs, pairs_dev, text)
+    parts: dict[str, Part] = {"train": train, "dev": dev, "heldout": heldout, "documents": documents}
+    more: dict[str, Any] = dict(zip(MORE, (pairs, pairs_dev, text, talks, talks_dev), strict=True))
+    fingerprints = {name: fingerprint(part) for name, part in parts.items()}
+    fingerprints |= {name: fingerprint(part) for name, part in more.items() if part}
+    return Dataset(train, dev, heldout, documents, fingerprints, tuple(notes), found, answered, **more)
 
 
 def _preferences(spec: DataSpec) -> tuple[tuple[Preference, ...], tuple[Preference, ...]]:
@@ -100,6 +106,23 @@ def _preferences(spec: DataSpec) -> tuple[tuple[Preference, ...], tuple[Preferen
         return found, preferences.load(spec.preferences_dev, spec.input, "preferences_dev")
     back = preferences.divide((one.group for one in found), spec.preferences_dev or 0.0, spec.seed)
     return tuple(one for one in found if one.group not in back), tuple(one for one in found if one.group in back)
+
+
+def _conversations(spec: DataSpec) -> tuple[tuple[Conversation, ...], tuple[Conversation, ...]]:
+    """The conversations to train on and those kept from training."""
+    if spec.conversations is None:
+        return (), ()
+    found = conversations.load(spec.conversations)
+    if isinstance(spec.conversations_dev, str):
+        return found, conversations.load(spec.conversations_dev, "conversations_dev")
+    back = preferences.divide((one.id for one in found), spec.conversations_dev or 0.0, spec.seed)
+    return tuple(one for one in found if one.id not in back), tuple(one for one in found if one.id in back)
+
+
+def _asked(found: Iterable[Conversation]) -> list[Example]:
+    """What users say in conversations, each once, for the search for leaks."""
+    said = ((one.id, turn["content"]) for one in found for turn in one.messages if turn["role"] == "user")
+    return [Example(id=name, input=text, group=name) for name, text in said if text.strip()]
 
 
 def _as_examples(found: Iterable[Preference]) -> list[Example]:
@@ -138,7 +161,7 @@ def _answers(present: int, of: int) -> list[str]:
     ]
 
 
-def fingerprint(rows: Iterable[Example | Document | Preference]) -> str:
+def fingerprint(rows: Iterable[Example | Document | Preference | Conversation]) -> str:
     """Return the SHA-256 (64 hex digits) over every field of `rows`, in their order."""
     state = hashlib.sha256()
     for row in rows:
@@ -151,6 +174,26 @@ def fingerprint(rows: Iterable[Example | Document | Preference]) -> str:
 
 
 def _splits(spec: DataSpec) -> dict[str, list[Example]]:
+    """The examples of each split, those of the tasks behind `[data]`'s own."""
+    parts = [_own_splits(spec)] if spec.alone else []
+    parts += [_of_task(_own_splits(spec.of_task(task)), task.name) for task in spec.tasks]
+    splits = {name: [example for part in parts for example in part[name]] for name in SPLITS}
+    if not splits["heldout"]:
+        raise DataError('there is no held-out split: name a file, heldout = "heldout.jsonl", or a share of `rows`')
+    return splits
+
+
+def _of_task(splits: dict[str, list[Example]], task: str) -> dict[str, list[Example]]:
+    """The examples of a task, with its name as their first tag; ids and groups are its own."""
+
+    def named(example: Example) -> Example:
+        tags = tuple(dict.fromkeys((task, *example.tags)))
+        return replace(example, id=f"{task}/{example.id}", group=f"{task}/{example.group}", tags=tags)
+
+    return {name: list(map(named, part)) for name, part in splits.items()}
+
+
+def _own_splits(spec: DataSpec) -> dict[str, list[Example]]:
     files = _files(spec)
     splits: dict[str, list[Example]] = {name: files.get(name, []) for name in SPLITS}
     shares = {name: share for name in SPLITS if isinstance(share := getattr(spec, name), float)}
@@ -171,8 +214,6 @@ def _splits(spec: DataSpec) -> dict[str, list[Example]]:
             splits["train"] = rest
     elif shares:
         raise DataError(f'{", ".join(shares)}: a share needs the file that is split: rows = "all.jsonl"')
-    if not splits["heldout"]:
-        raise DataError('there is no held-out split: name a file, heldout = "heldout.jsonl", or a share of `rows`')
     return splits
 
 

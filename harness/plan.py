@@ -71,6 +71,10 @@ def parts(method: Method) -> tuple[str, ...]:
             return ("documents", "text")
         case "preferences":
             return ("preferences", "preferences_dev")
+        case "conversations":
+            return ("conversations", "conversations_dev")
+        case "nothing":
+            return ()
         case _:
             return ("train", "dev")
 

@@ -23,7 +23,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator
 from pydantic_core import PydanticCustomError
 
 from harness.errors import did_you_mean
@@ -497,9 +497,10 @@ class TrainJob:
     `train` and `dev` are JSONL files of what the method reads, a row a line:
 
     - "examples": {"id", "messages": [{"role", "content"}], "completion", "example"}, where "example" is the whole
-      `Example` as JSON-able values, for metrics;
+      `Example` as JSON-able values, for metrics, and "completion" is None where it has no target;
     - "preferences": {"id", "messages", "chosen", "rejected", "group"}, the latter two as in `Preference`;
-    - "documents": {"id", "text"}.
+    - "documents": {"id", "text"};
+    - "conversations": {"id", "messages", "tools"}, as in `Conversation`.
 
     `model` is the backend's `model_dump()`; `incoming` the artifact of the stage that this one starts from; `out` an
     empty folder for the artifact; `work` a folder for checkpoints that outlives a killed process, so that `fit`
@@ -541,7 +542,7 @@ class Adapter(Plugin):
         """Return the torch model with this adapter's weights trainable and the others frozen."""
 
 
-Reads = Literal["examples", "preferences", "documents"]
+Reads = Literal["examples", "preferences", "documents", "conversations", "nothing"]
 
 
 class Method(Plugin):
@@ -564,6 +565,16 @@ class Method(Plugin):
     """Share of training prompts that hold the gold passage; the others hold distractors alone."""
     shuffle: bool = True
     """Whether the gold passage stands at a random place; else passages keep the retriever's order."""
+    cite: str | None = None
+    """What is put before the answer where the gold passage stands in the prompt, such as "{quote} [{document}]\\n":
+    `{document}` is its document's id and `{quote}` its sentence that holds most of the answer's words."""
+
+    @field_validator("cite")
+    @classmethod
+    def _cites_something(cls, value: str | None) -> str | None:
+        if value is not None and "{document}" not in value and "{quote}" not in value:
+            raise ValueError("the citation must hold {document} or {quote}, or it would cite nothing")
+        return value
 
     @property
     def label(self) -> str:
@@ -684,6 +695,23 @@ class Metric(Plugin):
     @property
     def backend_plugin(self) -> Backend | None:
         """The model that `Means.ask` asks, or None."""
+        return None
+
+    @property
+    def no_reward(self) -> str | None:
+        """Why a training stage cannot take its value of a single answer as a reward, or None where it can."""
+        if self.needs_passages:
+            return "it needs the passages that were retrieved, and none are while a model learns"
+        if self.needs_choices:
+            return "it speaks only of answers that are chosen from a set, and these are written"
+        if self.needs_gold:
+            return "it needs the likelihood of the accepted answers"
+        if self.reducer != "mean":
+            return "it gives no number for a single answer"
+        if self.embedder_plugin is not None or self.backend_plugin is not None:
+            return "it asks a model of its own"
+        if type(self).measure is Metric.measure:
+            return "it looks at all answers together"
         return None
 
     def labels(self, examples: Sequence[Example]) -> tuple[str, ...]:

@@ -95,19 +95,28 @@ def _rows(stage: Stage, dataset: Dataset, context: Asking) -> tuple[Rows, Rows]:
                 raise DataError(f"{stage.method.kind} learns from preferences: name them, [data] preferences")
             pairs, back = dataset.preferences, dataset.preferences_dev
             return list(_of_preferences(pairs, prompt, context)), list(_of_preferences(back, prompt, context))
+        case "nothing":
+            return [], []
+        case "conversations":
+            if not dataset.conversations:
+                raise DataError(f"{stage.method.kind} learns from conversations: name them, [data] conversations")
+            return list(map(dump, dataset.conversations)), list(map(dump, dataset.conversations_dev))
         case _:
             context.prepare(dataset.dev)
             if context.retrieves:
                 context.train_on(dataset.train, stage.method)
             return (
-                [_of_example(one, prompt, context) for one in dataset.train],
-                [_of_example(one, prompt, context) for one in dataset.dev],
+                [_of_example(one, prompt, context, stage.method.cite) for one in dataset.train],
+                [_of_example(one, prompt, context, stage.method.cite) for one in dataset.dev],
             )
 
 
-def _of_example(example: Example, prompt: Prompt, context: Asking) -> dict[str, Any]:
+def _of_example(example: Example, prompt: Prompt, context: Asking, cite: str | None) -> dict[str, Any]:
     messages = [dump(message) for message in prompt.messages(question(example), context)]
-    return {"id": example.id, "messages": messages, "completion": example.targets[0], "example": dump(example)}
+    answer = example.targets[0] if example.targets else None
+    if cite is not None and answer is not None and context.retrieves:
+        answer = context.citation(example, cite) + answer
+    return {"id": example.id, "messages": messages, "completion": answer, "example": dump(example)}
 
 
 def _of_preferences(found: Iterable[Preference], prompt: Prompt, context: Asking) -> Iterator[dict[str, Any]]:

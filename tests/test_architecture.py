@@ -26,7 +26,7 @@ for rank, names in enumerate(
         FAMILIES,
         ("shape", "layers", "step"),
         ("data_spec", "decode", "stages"),
-        ("spec", "snapshot", "documents", "preferences"),
+        ("spec", "snapshot", "documents", "preferences", "conversations"),
         ("schema", "data", "store", "board"),
         (
             "measure",

@@ -37,6 +37,7 @@ def make_job(
     dev: Sequence[Mapping[str, Any]] | None = None,
     incoming: Path | None = None,
     seed: int = 0,
+    references: dict[str, dict[str, Any]] | None = None,
     **settings: Any,
 ) -> TrainJob:
     """A job in the new folder `folder`; `settings` go into the model's table."""
@@ -50,6 +51,7 @@ def make_job(
         out=folder / "out",
         work=folder / "work",
         seed=seed,
+        references=references or {},
     )
 
 
@@ -82,3 +84,29 @@ def same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 def curves(out: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (out / "curves.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def watch_frozen(monkeypatch: Any) -> list[dict[str, Any]]:
+    """From now on, keep what a stage's model is when it is saved: every weight that is not trained."""
+    from harness.methods import _model
+
+    seen: list[dict[str, Any]] = []
+    save = _model.save
+
+    def watched(policy: Any, *args: Any) -> None:
+        named = policy.model.named_parameters()
+        seen.append({name: weight.detach().clone() for name, weight in named if not weight.requires_grad})
+        save(policy, *args)
+
+    monkeypatch.setattr(_model, "save", watched)
+    return seen
+
+
+def moved(frozen: Mapping[str, Any], model: Path) -> list[str]:
+    """The frozen weights of a PEFT model that are not, digit for digit, those of the model in the folder."""
+    import torch
+
+    before = weights(model)
+    bare = {name.removeprefix("base_model.model.").replace(".base_layer.", "."): w for name, w in frozen.items()}
+    assert len(bare.keys() & before.keys()) > 10
+    return [name for name in bare.keys() & before.keys() if not torch.equal(bare[name], before[name])]

@@ -39,6 +39,13 @@ NAMES = {
     "kl": "kl",
     "entropy": "entropy",
     "completions/mean_length": "answer_tokens",
+    "answer_tokens": "answer_tokens",
+    "ended": "ended",
+    "clip_ratio/region_mean": "clip_fraction",
+    "clip_fraction": "clip_fraction",
+    "policy_loss": "policy_loss",
+    "value_loss": "value_loss",
+    "kl_coef": "kl_coef",
 }
 """How figures that trainers log are called in a curve; "eval_" before one becomes "dev_". Others are left out."""
 
@@ -186,7 +193,8 @@ def run(trainer: Any) -> None:
         # A trainer would go on with the micro-batch of the checkpoint, which memory may have been too small for.
         trainer.state.train_batch_size = trainer.args.train_batch_size
         trainer.state.save_to_json(str(file))
-    keep_lines(trainer.curves, trainer.state.global_step)
+    # Where nothing is resumed, what was measured before the first step is measured again.
+    keep_lines(trainer.curves, -1 if newest is None else trainer.state.global_step)
     if trainer.state.global_step < trainer.args.max_steps and not trainer.waited_enough():
         trainer.train(resume_from_checkpoint=str(newest) if newest else None)
     if trainer.interrupted:

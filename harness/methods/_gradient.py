@@ -8,6 +8,7 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -106,6 +107,10 @@ class Gradient(Method):
 
         return _model.load(job, self.adapter, dtype)
 
+    def outcome(self, trainer: Any, step: int) -> dict[str, Any]:
+        """Further figures of the weights that are kept, those after `step`."""
+        return {}
+
     def tokens(self, trainer: Any) -> int:
         """How many tokens were trained on."""
         return int(trainer.state.num_input_tokens_seen)
@@ -125,7 +130,8 @@ class Gradient(Method):
             # PEFT asks a model about gradient checkpointing under a name that transformers is about to drop.
             warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
             policy = self.load(job, dtype)
-            general = [_probe.look(policy.model, policy.tokenizer)] if self.makes == "policy" else []
+            look = partial(_probe.look, policy.model, policy.tokenizer, autocast=dtype == "bfloat16")
+            general = [look()] if self.makes == "policy" else []
             ready = self.ready(job, policy, dtype)
             trainer, steps = ready.trainer, ready.trainer.args.max_steps
             trainer.follow(
@@ -140,7 +146,7 @@ class Gradient(Method):
             best = state.best_global_step if self.keep_best else None
             kept = best or state.global_step
             trainer.take(kept)
-            general += [_probe.look(policy.model, policy.tokenizer)] if general else []
+            general += [look()] if general else []
             trained = Trained(
                 trainable_parameters=policy.trainable_parameters,
                 steps=state.global_step,
@@ -156,6 +162,7 @@ class Gradient(Method):
                     "dev_loss": trainer.dev_figure(kept),
                     "dev_loss_last": trainer.dev_figure(state.global_step),
                     **({"probe": dict(zip(("before", "after"), general, strict=True))} if general else {}),
+                    **self.outcome(trainer, kept),
                 },
             )
             _model.save(policy, job.out, job.model["id"], dtype)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +17,35 @@ from harness.plugins import Adapter, TrainJob
 @dataclass(frozen=True, slots=True)
 class Policy:
     """`model` is ready to train. `kind` is what its artifact will be: an adapter where the base weights stay those of
-    the model that the spec names, else a whole model. `base` is that model's fingerprint."""
+    the model that the spec names, else a whole model. `base` is that model's fingerprint. `settings` are those of the
+    model's configuration that were changed for the training alone, as they were before."""
 
     model: Any
     tokenizer: Any
     kind: str
     base: str
+    settings: dict[str, Any] = field(default_factory=dict)
 
     @property
     def trainable_parameters(self) -> int:
         return sum(weight.numel() for weight in self.model.parameters() if weight.requires_grad)
 
 
-def load(job: TrainJob, adapter: Adapter | None, dtype: str) -> Policy:
+def load(
+    job: TrainJob,
+    adapter: Adapter | None,
+    dtype: str,
+    *,
+    dropout: float = 0.0,
+    reshape: Callable[[Any], None] | None = None,
+) -> Policy:
     """Load the job's model, take in the incoming artifact, and make trainable what `adapter` says.
 
-    Without `adapter` the incoming adapter is trained on, or the whole model where none comes in; with one, an incoming
-    adapter is merged first. Frozen weights get `dtype`, trained ones float32: a step of the optimizer is often smaller
-    than what a 16-bit number can hold. Raises ModelError.
+    `dropout` is set wherever the architecture can drop activations; `reshape` changes the whole model's layers, after
+    an incoming adapter was merged, so that what comes of it is a whole model. Without `adapter` the incoming adapter is
+    trained on, or the whole model where none comes in; with one, an incoming adapter is merged first. Frozen weights
+    get `dtype`, trained ones float32: a step of the optimizer is often smaller than what a 16-bit number can hold.
+    Raises ModelError.
     """
     from peft import PeftModel
 
@@ -42,10 +53,14 @@ def load(job: TrainJob, adapter: Adapter | None, dtype: str) -> Policy:
     path = models.resolve(job.model["id"], revision=job.model.get("revision"), code=code)
     base = models.fingerprint(path, code=code)
     incoming = artifacts.kind(job.incoming, base, job.model["id"]) if job.incoming is not None else None
-    model = _load(job.incoming if incoming == "model" and job.incoming else path, code)
-    tokenizer = _tokenizer(path, code)
+    model, settings = _load(job.incoming if incoming == "model" and job.incoming else path, code, dropout)
+    tokenizer = load_tokenizer(path, code)
     if incoming == "adapter" and job.incoming:
-        model = _adapted(model, job.incoming, job.model["id"], is_trainable=adapter is None)
+        model = _adapted(model, job.incoming, job.model["id"], is_trainable=adapter is None and reshape is None)
+    if reshape is not None:
+        model = model.merge_and_unload() if isinstance(model, PeftModel) else model
+        reshape(model)
+        incoming = "model"
     if adapter is not None:
         model = adapter.wrap(model.merge_and_unload() if isinstance(model, PeftModel) else model)
     elif incoming != "adapter":
@@ -53,7 +68,25 @@ def load(job: TrainJob, adapter: Adapter | None, dtype: str) -> Policy:
     same_base = incoming is None or (incoming == "adapter" and adapter is None)
     kind = "adapter" if isinstance(model, PeftModel) and same_base else "model"
     _cast(model, dtype)
-    return Policy(model=model, tokenizer=tokenizer, kind=kind, base=base)
+    return Policy(model=model, tokenizer=tokenizer, kind=kind, base=base, settings=settings)
+
+
+def frozen(job: TrainJob, meaning: Mapping[str, Any], dtype: str) -> tuple[Any, Any]:
+    """Load the policy that a reference of `job` stands for, to be asked and not trained, and its tokenizer: the job's
+    model with the artifact of a stage, another model by its name, or the bare base. Raises ModelError."""
+    from peft import PeftModel
+
+    known = job.model
+    if "model" in meaning:
+        known = {**known, "id": meaning["model"], "revision": None, "trust_remote_code": False}
+    artifact = Path(meaning["artifact"]) if "artifact" in meaning else None
+    policy = load(replace(job, model=known, incoming=artifact), None, "float32")
+    model = policy.model
+    if isinstance(model, PeftModel) and not model.active_peft_config.is_prompt_learning:
+        model = model.merge_and_unload()
+    model.requires_grad_(False).eval()
+    _cast(model, dtype)
+    return model, policy.tokenizer
 
 
 def save(policy: Policy, out: Path, name: str, dtype: str) -> None:
@@ -77,6 +110,8 @@ def save(policy: Policy, out: Path, name: str, dtype: str) -> None:
         for weight in whole.parameters():
             weight.data = weight.data.to(getattr(torch, dtype))
         whole.config.dtype = getattr(torch, dtype)
+        for name, value in policy.settings.items():
+            setattr(whole.config, name, value)
         whole.save_pretrained(out)
         policy.tokenizer.save_pretrained(out)
     described = {"kind": policy.kind, "base": policy.base}
@@ -115,20 +150,46 @@ def _adapted(model: Any, artifact: Path, name: str, *, is_trainable: bool) -> An
     return adapted
 
 
-def _load(path: Path, trust_remote_code: bool) -> Any:
+def _load(path: Path, trust_remote_code: bool, dropout: float = 0.0) -> tuple[Any, dict[str, Any]]:
+    """The model in `path`, and the settings that `dropout` changed, as they were."""
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
+    before: dict[str, Any] = {}
     try:
-        return AutoModelForCausalLM.from_pretrained(
-            path, dtype="auto", use_safetensors=True, local_files_only=True, trust_remote_code=trust_remote_code
+        config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=trust_remote_code)
+        if dropout:
+            before = _dropouts(config)
+            if not before:
+                raise ModelError(
+                    f"dropout = {dropout:g}: models of the kind {config.model_type!r} drop no activations. Leave it "
+                    "out; an adapter's own `dropout` works with every model"
+                )
+            for name in before:
+                setattr(config, name, dropout)
+        model = AutoModelForCausalLM.from_pretrained(
+            path,
+            config=config,
+            dtype="auto",
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=trust_remote_code,
         )
     except (OSError, SafetensorError, ValueError, KeyError, ImportError, RuntimeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(f"model {path} cannot be loaded: {reason}") from error
+    return model, before
 
 
-def _tokenizer(path: Path, trust_remote_code: bool) -> Any:
+def _dropouts(config: Any) -> dict[str, float]:
+    """The settings of a model's configuration that say how much is dropped in its layers."""
+    known = {name: value for name, value in config.to_dict().items() if "dropout" in name or name.endswith("pdrop")}
+    numbers = {name: value for name, value in known.items() if isinstance(value, float | int)}
+    return {name: value for name, value in numbers.items() if not name.startswith(("classifier", "summary"))}
+
+
+def load_tokenizer(path: Path, trust_remote_code: bool) -> Any:
+    """Load the tokenizer in the folder `path`. Raises ModelError."""
     from transformers import AutoTokenizer
 
     try:

@@ -54,15 +54,16 @@ FACTS = (
 )
 
 
-def look(model: Any, tokenizer: Any) -> dict[str, float]:
+def look(model: Any, tokenizer: Any, *, autocast: bool = False) -> dict[str, float]:
     """Return "bits_per_byte" (at least 0, lower is better) of the passages and "facts", the share (0 to 1) of facts
-    whose right ending has the highest log-probability a byte among the four."""
+    whose right ending has the highest log-probability a byte among the four. With `autocast` products are computed in
+    bfloat16, as a training in it computes them."""
     import torch
 
     training = model.training
     model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(model.device.type, torch.bfloat16, enabled=autocast):
             passages = _log_probabilities(model, tokenizer, [("", text) for text in PASSAGES])
             endings = [(fact[0], f" {ending}") for fact in FACTS for ending in fact[1:]]
             scores = _log_probabilities(model, tokenizer, endings)
