@@ -43,7 +43,7 @@ def load(job: TrainJob, adapter: Adapter | None, dtype: str) -> Policy:
     base = models.fingerprint(path, code=code)
     incoming = artifacts.kind(job.incoming, base, job.model["id"]) if job.incoming is not None else None
     model = _load(job.incoming if incoming == "model" and job.incoming else path, code)
-    tokenizer = _tokenizer(path, code)
+    tokenizer = load_tokenizer(path, code)
     if incoming == "adapter" and job.incoming:
         model = _adapted(model, job.incoming, job.model["id"], is_trainable=adapter is None)
     if adapter is not None:
@@ -128,7 +128,8 @@ def _load(path: Path, trust_remote_code: bool) -> Any:
         raise ModelError(f"model {path} cannot be loaded: {reason}") from error
 
 
-def _tokenizer(path: Path, trust_remote_code: bool) -> Any:
+def load_tokenizer(path: Path, trust_remote_code: bool) -> Any:
+    """Load the tokenizer in the folder `path`. Raises ModelError."""
     from transformers import AutoTokenizer
 
     try:
