@@ -29,7 +29,9 @@ def kind(path: Path, base: str, name: str) -> Literal["adapter", "model"]:
     there = {"adapter": (path / "adapter_config.json").is_file(), "model": (path / "config.json").is_file()}
     found = said.get("kind") or next((kind for kind in there if there[kind]), None)
     if found == "reward":
-        raise ModelError(f"artifact {path} is a reward model: it marks answers and cannot give any. Use it as `reward`.")
+        raise ModelError(
+            f"artifact {path} is a reward model: it marks answers and cannot give any. Use it as `reward`."
+        )
     if found == "adapter":
         _refuse_added_tokens(path)
         return "adapter"
