@@ -78,7 +78,7 @@ def _answered(dataset: Dataset) -> tuple[int, int]:
 
 def _groups(dataset: Dataset, name: str) -> int | None:
     """How many groups the data names there, or None."""
-    if name == "documents":
+    if name in ("documents", "text"):
         return None
     rows = getattr(dataset, name)
     return len({row.group for row in rows}) if any(row.group != row.id for row in rows) else None
