@@ -111,6 +111,12 @@ class Gradient(Method):
         """Further figures of the weights that are kept, those after `step`."""
         return {}
 
+    def save(self, job: TrainJob, policy: Policy, dtype: str) -> None:
+        """Write the artifact."""
+        from harness.methods import _model
+
+        _model.save(policy, job.out, job.model["id"], dtype)
+
     def tokens(self, trainer: Any) -> int:
         """How many tokens were trained on."""
         return int(trainer.state.num_input_tokens_seen)
@@ -119,7 +125,9 @@ class Gradient(Method):
 
     def fit(self, job: TrainJob, progress: Progress) -> Trained:
         with extras.needed("train"):
+            import datasets  # noqa: F401
             import peft  # noqa: F401
+            import trl  # noqa: F401
             from transformers import set_seed
 
             from harness.methods import _following, _model, _probe
@@ -165,7 +173,7 @@ class Gradient(Method):
                     **self.outcome(trainer, kept),
                 },
             )
-            _model.save(policy, job.out, job.model["id"], dtype)
+            self.save(job, policy, dtype)
         shutil.copyfile(trainer.curves, job.out / "curves.jsonl")
         return trained
 
@@ -218,7 +226,8 @@ class Gradient(Method):
             return self.learning_rate
         if self.adapter is not None:
             return self.adapter.learning_rate * self.rate_scale
-        return (Adapter.learning_rate if policy.kind == "adapter" else WHOLE_RATE) * self.rate_scale
+        whole = all(weight.requires_grad for weight in policy.model.parameters())
+        return (WHOLE_RATE if whole else Adapter.learning_rate) * self.rate_scale
 
     def _evaluations(self, steps: int, per_epoch: int) -> frozenset[int]:
         """The steps after which dev is looked at; the last is one of them."""
