@@ -268,10 +268,11 @@ class Refers:
 
     It may hold an earlier stage's name (by default its kind) of the same variant, "variant.stage" of another one, or a
     folder with such an artifact; for a reward also "metric:NAME", a metric of the spec; for a policy also "base", the
-    bare model, and with `models` the name of another model. `harness.stages` finds out which.
+    bare model, and with `models` the name of another model. `harness.stages` finds out which. `Refers("metric")` marks
+    a field that holds the name of a metric of the spec and nothing else.
     """
 
-    makes: Makes
+    makes: Makes | Literal["metric"]
     models: bool = False
 
 

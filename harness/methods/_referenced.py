@@ -156,7 +156,8 @@ class JudgedTrainer(Referenced, KTOTrainer):  # type: ignore[misc]
         return loss
 
     def _keep(self, model: Any, inputs: Any, outputs: Any) -> None:
-        self._logps = outputs.log_probs.detach().sum(dim=1)
+        if getattr(outputs, "log_probs", None) is not None:  # Other forward passes have none.
+            self._logps = outputs.log_probs.detach().sum(dim=1)
 
     def measured(self) -> dict[str, float]:
         """The mean implied reward of good and of bad answers, their difference, and the share of pairs whose better
