@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,7 @@ def make_job(
     **settings: Any,
 ) -> TrainJob:
     """A job in the new folder `folder`; `settings` go into the model's table."""
+    settle()
     for name in ("work", "out"):
         (folder / name).mkdir(parents=True)
     return TrainJob(
@@ -53,6 +56,16 @@ def make_job(
         seed=seed,
         references=references or {},
     )
+
+
+@cache
+def settle() -> None:
+    """Take the libraries out of the garbage collector's way, which looks through everything before each training."""
+    import peft  # noqa: F401
+    import trl  # noqa: F401
+
+    gc.collect()
+    gc.freeze()
 
 
 def silent(step: int, steps: int, figures: Mapping[str, float]) -> None:

@@ -30,8 +30,8 @@ def test_a_batch_of_one_is_refused_with_the_reason() -> None:
 
 def test_thumbs_teach_and_the_rarer_kind_counts_more(tmp_path: Path, tiny_model: Path) -> None:
     train = [*thumbs(8, good=True), *thumbs(4, good=False, start=20)]
-    job = make_job(tmp_path / "job", tiny_model, train=train, dev=thumbs(4, good=True, start=40))
-    outcome = Kto(**QUICK, max_steps=4, eval_every=2).fit(job, silent)
+    job = make_job(tmp_path / "job", tiny_model, train=train, dev=train)
+    outcome = Kto(**QUICK, max_steps=6, eval_every=3).fit(job, silent)
     assert (outcome.details["good_weight"], outcome.details["bad_weight"]) == (1.0, 2.0)
     assert outcome.details["dev_accuracy"] is None, "there is no pair in it"
     lines = [line for line in curves(job.out) if "dev_loss" in line]

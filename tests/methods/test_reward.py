@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import make_tiny_model
-from training import curves, make_job, preferences, rows, silent
+from training import make_job, preferences, rows, silent
 
 from harness import models
 from harness.adapters.full import Full
@@ -116,6 +116,7 @@ def test_pairs_over_the_length_are_left_out_and_counted(tmp_path: Path, tiny_mod
         Reward(max_length=8).fit(make_job(tmp_path / "none", tiny_model, train=long), silent)
 
 
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
 def test_it_starts_from_the_policy_that_comes_in(tmp_path: Path, tiny_model: Path) -> None:
     """Merged before a new adapter, trained on without one; the whole model is trained where nothing else is said."""
     from training import opened
@@ -138,8 +139,8 @@ def test_it_starts_from_the_policy_that_comes_in(tmp_path: Path, tiny_model: Pat
     whole = sum(weight.numel() for weight in opened(tiny_model).model.parameters()) + 64
     assert counts["full"] == whole
     assert counts["lora"] < counts["on"] < whole
-    own = make_job(tmp_path / "rates", tiny_model, train=preferences(4), incoming=before.out)
-    assert Reward(max_steps=1).fit(own, silent).details["learning_rate"] == pytest.approx(2e-4)
+    own = Reward()
+    assert own._learning_rate(own.load(job, "float32")) == pytest.approx(2e-4), "an adapter is trained on"
 
 
 def test_a_checkpoint_holds_what_is_trained_alone(trained: Any) -> None:
@@ -153,14 +154,13 @@ def test_a_checkpoint_holds_what_is_trained_alone(trained: Any) -> None:
     assert all("lora_" in name or name == "score.weight" for name in saved)
 
 
-def test_centred_rewards_stay_around_zero(tmp_path: Path, tiny_model: Path) -> None:
+def test_centred_rewards_stay_around_zero(trained: Any, tmp_path: Path, tiny_model: Path) -> None:
+    centred = make_job(tmp_path / "job", tiny_model, train=preferences(), dev=DEV)
+    Reward(adapter=Lora(rank=4), centre=1.0, **QUICK).fit(centred, silent)
     means = []
-    for centre in (0.0, 1.0):
-        job = make_job(tmp_path / str(centre), tiny_model, train=preferences(), dev=DEV)
-        Reward(adapter=Lora(rank=4), centre=centre, **QUICK | {"max_steps": 9}).fit(job, silent)
+    for job in (trained[0], centred):
         scorer = _reward.load(job.out)
         means.append((rewards(scorer, "chosen") + rewards(scorer, "rejected")).abs().mean().item())
-        assert curves(job.out)[0]["loss"] > 0
     assert means[1] < 0.5 * means[0]
 
 
