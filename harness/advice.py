@@ -38,7 +38,7 @@ def sections(decision: Decision) -> list[tuple[str, list[str]]]:
 def headline(decision: Decision) -> list[str]:
     """The answer in a few sentences."""
     metric = decision["primary"]["name"]
-    unfit = f"No variant does better on {metric} than the worst there is: none of them is fit for use."
+    unfit = f"All that completed have the worst possible {metric}: none of them is fit for use."
     return [*([unfit] if decision["fit_for_use"] is False else []), *_answer(decision)]
 
 

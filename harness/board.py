@@ -160,20 +160,28 @@ def _within(board: Board, unit: str, clean: Clean) -> list[str]:
     boards."""
     no_worse: list[str] = []
     as_good: list[str] = []
+    tests: list[str] = []
     margin = None
     for row in board["rows"]:
         found = row["vs_baseline"] or {}
         shown = found.get("non_inferiority")
         if shown and shown["holds"] and found["verdict"] != "better":
             margin = shown["margin"]
-            alike = as_good if found["equivalence"]["holds"] else no_worse
-            alike.append(clean(figures.plain(row["variant"], line=True)))
+            name = clean(figures.plain(row["variant"], line=True))
+            if found["equivalence"]["holds"]:
+                as_good.append(name)
+                tests.append(found["equivalence"]["test"])
+            else:
+                no_worse.append(name)
+                tests.append(shown["test"])
     if margin is None:
         return []
     size, base = figures.size_of_change(margin, unit), clean(board["baseline"])
     said = [f"no worse than {base} by more than {size}: {', '.join(no_worse)}"] if no_worse else []
     said += [f"within {size} of {base}: {', '.join(as_good)}"] if as_good else []
-    return [f"Shown to be {'; '.join(said)}."]
+    tested = sum(bool((row["vs_baseline"] or {}).get("non_inferiority")) for row in board["rows"])
+    adjusted = f", p adjusted by {board['comparisons']['correction']}" if tested > 1 else ""
+    return [f"Shown to be {'; '.join(said)} ({_listed(tests)}{adjusted})."]
 
 
 def _untested(board: Board, clean: Clean) -> list[str]:

@@ -112,11 +112,6 @@ def ratings(games: Sequence[Game], *, seed: int = 0, resamples: int = RESAMPLES)
     ]
 
 
-def win_chance(one: float, two: float) -> float:
-    """Return how likely a player rated `one` beats a player rated `two`."""
-    return 1 / (1 + math.pow(BASE, (two - one) / SCALE))
-
-
 # --------------------------------------------------------------------------------------------------------- the fit
 
 

@@ -14,7 +14,7 @@ one group, or two variants alike on every example have no p.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from harness import bootstrap, power, randomisation, stats
@@ -145,10 +145,12 @@ def _of_means(
         ps, way = randomisation.sign_flips(sums(sides, groups), flipped, family=len(pairs), seed=seed)
         name = f"sign-flip permutation{' by group' if count < n else ''} ({way})"
         tests |= {pair: (name, p) for pair, p in zip(flipped, ps, strict=True)}
-    return [
+    size = stats.design_effect(groups, 1.0) if n else 1.0
+    made = [
         _of_pair(sides[i], sides[j], groups, tests.get((i, j)), bounds=bounds, binary=binary, higher=higher)
         for i, j in pairs
     ]
+    return [replace(one, group_size=size) for one in made]
 
 
 def _of_pair(
@@ -190,7 +192,6 @@ def _of_pair(
         error=made.error if made else None,
         degrees=made.degrees if made else None,
         binary=binary and not seeds,
-        group_size=stats.design_effect(groups, 1.0) if groups else 1.0,
     )
 
 

@@ -155,7 +155,8 @@ def _relative(case: Case, rule: Rule, variant: Variant, other: str, *, certain: 
     size = _change(mine, difference)
     interval = "" if low is None or high is None else f" (90 % interval {figures.change_bounds(low, high, mine.unit)})"
     bound = _change(mine, -rule.bound if mine.higher else rule.bound)
-    says = f"{rule.measure} differs from {other} by {size}{interval}, the margin is {bound}"
+    by = f" ({method.removesuffix(', 90 % interval')})" if interval else ""
+    says = f"{rule.measure} differs from {other} by {size}{interval}, the margin is {bound}{by}"
     return _outcome(
         rule,
         variant,

@@ -39,7 +39,8 @@ SIMILARITY = 0.88
 _SHOWN = 10
 _SAMPLE = 5_000
 _CITATION = re.compile(r"\s*\[[^\[\]]*\]\s*$")
-_ASKED = re.compile(r"[^.!?\n。！？؟]+[?？؟]")
+# The end may be absent, or a long text without one would be searched from each of its characters.
+_SENTENCE = re.compile(r"[^.!?\n。！？؟]+[.!?\n。！？؟]?")
 _ASKED_LEAST = 12
 """Letters and digits of a question that stands in a document as a sentence of its own: "Where is it?" says nothing."""
 
@@ -387,10 +388,11 @@ def _document(document: Document) -> Words:
 
 def _asked(document: Document) -> Iterator[str]:
     """The questions that stand in a document as sentences or headings of their own, folded: short ones too."""
-    for sentence in _ASKED.findall(f"{document.title}\n{document.text}"):
-        key = fold(sentence.lstrip(" \t#>*-+|"))
-        if sum(map(str.isalnum, key)) >= _ASKED_LEAST:
-            yield key
+    for sentence in _SENTENCE.findall(f"{document.title}\n{document.text}"):
+        if sentence[-1] in "?？؟":
+            key = fold(sentence.lstrip(" \t#>*-+|"))
+            if sum(map(str.isalnum, key)) >= _ASKED_LEAST:
+                yield key
 
 
 # ---------------------------------------------------------------------------------------------------------- message

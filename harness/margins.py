@@ -5,7 +5,7 @@ question round, and hold only where the data rule out a difference as large as t
 
 - right or wrong answers, one seed: Tango's score test (1998, Stat. Med. 17:891), whose variance is that of answers that
   do differ by the margin. The t test takes the variance that was seen, which is next to none where few pairs differ: it
-  was seen to claim falsely in 20 of 100 cases, not in 5 (`bench/simulations.py`). Groups count by the design effect
+  was seen to claim falsely in 21 of 100 cases, not in 5 (`bench/simulations.py`). Groups count by the design effect
   that was seen (Rao and Scott 1992, Biometrics 48:577), and the least variance that a loss of the margin can have by
   that of an intra-class correlation of 1/2: few differing pairs cannot tell their own;
 - other scores, several seeds, values that are no mean: t of the difference against the margin;

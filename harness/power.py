@@ -63,7 +63,8 @@ def plan(groups: Sequence[str], board: Mapping[str, Any] | None = None) -> dict[
     where an earlier run left its leaderboard (`board`), what its variants would show on this split.
 
     Of an earlier run only the variation is taken, never the difference: its own minimum detectable effects, scaled to
-    this number of groups (of examples where there are none).
+    this number of examples or of groups, whichever makes them larger: where groups have another size now, the truth
+    lies between the two (examples of no correlation, and groups that are wholly alike).
     """
     count, n = len(set(groups)), len(groups)
     grouped = count < n
@@ -80,10 +81,12 @@ def plan(groups: Sequence[str], board: Mapping[str, Any] | None = None) -> dict[
 
 def _earlier(groups: Sequence[str], board: Mapping[str, Any]) -> dict[str, Any] | None:
     """What the variants of an earlier run, as they varied, would show on this split; None where none was measured."""
-    count, then = len(set(groups)), board["heldout"]["groups"] or board["heldout"]["n"]
+    count, heldout = len(set(groups)), board["heldout"]
+    then = heldout["groups"] or heldout["n"]
     if count < 2 or then < 2:
         return None
-    scale = math.sqrt(then / count) * multiplier(count - 1) / multiplier(then - 1)
+    fewer = max(then / count, heldout["n"] / len(groups))
+    scale = math.sqrt(fewer) * multiplier(count - 1) / multiplier(then - 1)
     metric = next((one for one in board["metrics"] if one["name"] == board["primary"]), None)
     if metric is None:
         return None
@@ -140,9 +143,9 @@ def _measured(earlier: dict[str, Any] | None) -> str:
     for name, one in earlier["variants"].items():
         least = one["minimum_detectable"]
         size = "none" if least is None else figures.size_of_change(least, earlier["unit"])
-        differing = "" if one["discordant"] is None else f" ({100 * one['discordant']:.0f} % of its answers differed)"
+        differing = "" if one["discordant"] is None else f" (scores differ on {100 * one['discordant']:.0f} %)"
         told.append(f"{name} {size}{differing}")
     return (
-        f" As the answers of {earlier['snapshot']} varied ({earlier['n']:,} held-out examples, {earlier['metric']} "
-        f"against {earlier['baseline']}): {', '.join(told)}."
+        f" If scores vary as in {earlier['snapshot']} ({earlier['n']:,} held-out examples, {earlier['metric']} against "
+        f"{earlier['baseline']}), the smallest difference that this split shows: {', '.join(told)}."
     )

@@ -237,13 +237,14 @@ def paired(
     low, high = bounds
     reach = high - low if low is not None and high is not None else None
     made = estimate([a - b for a, b in zip(ours, theirs, strict=True)], groups, seeds)
-    if abs(made.value) <= _FLAT * max(abs(value) for value in (*ours, *theirs)):
+    rounding = _FLAT * max(map(abs, (*ours, *theirs)))
+    if abs(made.value) <= rounding:
         made = replace(made, value=0.0)  # thirds of three seeds do not sum to zero
     centre, count, n = made.value, made.groups, made.n
     if count < 2:
         return Interval(centre, None, None, n, count, "n/a (one group)" if n > 1 else "n/a (one example)"), None
     limits = (None, None) if reach is None else (-reach, reach)
-    if not _is_flat(made.error, [*ours, *theirs]):
+    if made.error > rounding:
         return Interval(centre, *_clip(*around(made), limits), n, count, _named("paired t", made, seeds)), made
     if reach is None:
         return Interval(centre, None, None, n, count, "n/a (no variation)"), None

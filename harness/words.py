@@ -109,8 +109,9 @@ def hurried(text: str) -> bool:
 def agreed(one: Words, other: Words, *, hurried: bool = False) -> tuple[Words, Words]:
     """Return both texts as they are to be compared: without the accents that one of them was written without.
 
-    That is where two words or more are bare on one side alone; one is enough where that side has no accent at all and
-    one of the two texts was `hurried`. Else a word with another accent, or without one, is another word.
+    That is where two words or more lack their accents on one side alone; one is enough where that side has no accent at
+    all and `hurried` says that just one of the two texts looks so. Else a word with another accent, or without one, is
+    another word.
     """
     if one == other or (all(map(str.isascii, one)) and all(map(str.isascii, other))):
         return one, other

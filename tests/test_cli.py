@@ -229,7 +229,7 @@ def test_a_dry_run_says_by_the_variation_of_which_earlier_run_it_plans(compariso
     comparison.write_rows("heldout", FRUIT, "")
     comparison.run()
     said = comparison.run("--dry-run").out
-    assert "As the answers of fruit@1 varied (8 held-out examples, exact_match against plain): rag" in said
+    assert "If scores vary as in fruit@1 (8 held-out examples, exact_match against plain), the smallest" in said
     earlier = comparison.run("--dry-run", "--json").json["statistics"]["earlier"]
     (row,) = (row["vs_baseline"] for row in comparison.board()["rows"] if row["vs_baseline"])
     assert earlier["variants"]["rag"]["discordant"] == (row["wins"] + row["losses"]) / 8 > 0

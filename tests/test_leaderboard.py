@@ -311,7 +311,8 @@ def test_variants_that_are_shown_to_be_as_good_as_the_baseline_are_named(tmp_pat
     store, snapshot = decided.write(tmp_path, {**variants, "d": decided.Given([1] * 340 + [0] * 160)})
     made = leaderboard.build(snapshot, store)
     said = " ".join(shown.legend(made))
-    assert "Shown to be within 2.0 points of a: b." in said, "c is better, d worse"
+    test = "equivalence: two one-sided score tests of paired shares, p adjusted by Holm"
+    assert f"Shown to be within 2.0 points of a: b ({test})." in said, "c is better, d worse"
     rows = rows_of(made)
     assert rows["c"]["vs_baseline"]["non_inferiority"]["holds"] and not rows["c"]["vs_baseline"]["equivalence"]["holds"]
     assert rows["b"]["vs_baseline"]["verdict"] == "cannot tell" and rows["d"]["vs_baseline"]["verdict"] == "worse"

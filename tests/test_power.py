@@ -86,9 +86,23 @@ def test_the_variation_of_an_earlier_run_says_what_this_split_shows() -> None:
     t = [reference.t.ppf(0.975, n - 1) + reference.t.ppf(0.8, n - 1) for n in (400, 100)]
     assert one == {"discordant": 0.18, "minimum_detectable": pytest.approx(0.1 * (100 / 400) ** 0.5 * t[0] / t[1])}
     said = power.sentence(made)
-    assert "As the answers of fruit@3 varied (100 held-out examples, exact_match against plain): rag 5.0 points" in said
-    assert "(18 % of its answers differed)." in said
+    assert "If scores vary as in fruit@3 (100 held-out examples, exact_match against plain), the smallest" in said
+    assert said.endswith("difference that this split shows: rag 5.0 points (scores differ on 18 %).")
     assert power.plan(alone(400), board(difference=0.5))["earlier"] == made["earlier"], "never the difference"
+
+
+def test_an_earlier_run_in_other_groups_promises_nothing_too_good() -> None:
+    """What is the larger error: of as many independent examples, or of as many groups that are wholly alike."""
+    alike = board(minimum_detectable=0.05) | {"heldout": {"n": 200, "groups": 40}}
+    t = {count: power.multiplier(count - 1) for count in (20, 40, 200)}
+    for groups, count, fewer in (
+        ([str(i // 5) for i in range(200)], 40, 1.0),
+        (alone(20), 20, 200 / 20),
+        ([str(i // 10) for i in range(200)], 20, 40 / 20),
+        (alone(200), 200, 1.0),
+    ):
+        found = power.plan(groups, alike)["earlier"]["variants"]["rag"]["minimum_detectable"]
+        assert found == pytest.approx(0.05 * fewer**0.5 * t[count] / t[40])
 
 
 def test_an_earlier_run_too_small_to_show_anything_still_says_how_many_pairs_differ() -> None:
