@@ -15,17 +15,16 @@ from harness.shape import Table
 from harness.toml_lines import Node
 
 Share = Annotated[float, Field(gt=0, lt=1)]
-Place = Annotated[
-    str,
-    Local(choice=True),
-    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}),
-]
+_TEXTS = ({"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1})
+Place = Annotated[str, Local(choice=True), WithJsonSchema({"anyOf": list(_TEXTS)})]
 Split = Place | Share | None
+Named = str | Annotated[tuple[str, ...], Field(min_length=1)]
+"""A field of the rows: the first of several that a file has."""
 SPLITS = ("train", "dev", "heldout")
 Column = Annotated[
-    str | None,
+    Named | None,
     BeforeValidator(lambda value: None if value is False else value),
-    WithJsonSchema({"anyOf": [{"type": "string"}, {"const": False}]}),
+    WithJsonSchema({"anyOf": [*_TEXTS, {"const": False}]}),
 ]
 """A field of the rows, or `false` for none."""
 
@@ -79,7 +78,8 @@ class DataSpec(Table):
     """The `[data]` table: where the examples and documents are, and which fields hold what.
 
     A split is a file, `hf:owner/name[/config][:split]`, or a share of `rows`. Paths are absolute here. A field is
-    named by its key, or by a dotted path into nested values; `false` says that the rows have none.
+    named by its key, or by a dotted path into nested values; of an array of names the first counts that a file has;
+    `false` says that the rows have none.
     """
 
     train: Split = None
@@ -108,7 +108,7 @@ class DataSpec(Table):
     """Plain text for continued pretraining: a folder or a file of rows, as `documents`, which are taken without it."""
     documents: Place | None = None
     """What to retrieve from: a folder of .md, .txt and .html files, or a file of rows."""
-    input: str = "input"
+    input: Named = "input"
     """The field with the question."""
     target: Column = "target"
     """The field with the accepted answer, or an array of them. Training and shots need one."""

@@ -274,10 +274,11 @@ class Refers:
 
     It may hold an earlier stage's name (by default its kind) of the same variant, "variant.stage" of another one, or a
     folder with such an artifact; for a reward also "metric:NAME", a metric of the spec; for a policy also "base", the
-    bare model, and with `models` the name of another model. `harness.stages` finds out which.
+    bare model, and with `models` the name of another model. `harness.stages` finds out which. `Refers("metric")` marks
+    a field that holds the name of a metric of the spec and nothing else.
     """
 
-    makes: Makes
+    makes: Makes | Literal["metric"]
     models: bool = False
 
 
@@ -601,6 +602,15 @@ class Method(Plugin):
         """How often the stage goes through its training rows at most: what a dry run estimates from."""
         return 1.0
 
+    @property
+    def rows_at_once(self) -> int | None:
+        """How many rows are computed at once at most; None where that is not known."""
+        return None
+
+    def total_steps(self, rows: int) -> int | None:
+        """The steps of a training on so many rows; None where that is not known before it."""
+        return None
+
     def fewer_at_once(self) -> Method | None:
         """The same stage with fewer rows computed at once, for the same step of the optimizer; None where it cannot."""
         return None
@@ -697,14 +707,14 @@ class Metric(Plugin):
     @property
     def no_reward(self) -> str | None:
         """Why a training stage cannot take its value of a single answer as a reward, or None where it can."""
-        if self.reducer != "mean":
-            return "it gives no number for a single answer"
         if self.needs_passages:
             return "it needs the passages that were retrieved, and none are while a model learns"
         if self.needs_choices:
             return "it speaks only of answers that are chosen from a set, and these are written"
         if self.needs_gold:
             return "it needs the likelihood of the accepted answers"
+        if self.reducer != "mean":
+            return "it gives no number for a single answer"
         if self.embedder_plugin is not None or self.backend_plugin is not None:
             return "it asks a model of its own"
         if type(self).measure is Metric.measure:

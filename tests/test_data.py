@@ -314,6 +314,17 @@ def test_documents_have_a_fingerprint_of_their_own(tmp_path: Path) -> None:
     assert before.fingerprints["heldout"] == after.fingerprints["heldout"]
 
 
+def test_of_several_field_names_each_file_has_its_own(tmp_path: Path) -> None:
+    train = jsonl(tmp_path / "train.jsonl", [{"text": "one", "category": "a"}, {"text": "two", "category": "b"}])
+    heldout = jsonl(tmp_path / "heldout.jsonl", [{"text": "three", "label_text": "a"}])
+    spec = DataSpec(train=train, heldout=heldout, input="text", target=("category", "label_text"))
+    dataset = data.load(spec)
+    assert [row.targets for row in (*dataset.train, *dataset.heldout)] == [("a",), ("b",), ("a",)]
+    message = r"no row has a field 'label_txt' or 'kind' \(data.target\). Did you mean 'label_text'"
+    with pytest.raises(DataError, match=message):
+        data.load(DataSpec(heldout=heldout, input="text", target=("label_txt", "kind")))
+
+
 # --------------------------------------------------------------------------------------------------------- sources
 
 

@@ -61,7 +61,7 @@ class Groups(Reinforcement):
             **self.arguments(job, policy, steps),
             per_device_train_batch_size=part,
             gradient_accumulation_steps=self.batch_size // part,
-            gradient_checkpointing=self.gradient_checkpointing,
+            activation_checkpointing=self.gradient_checkpointing,
             num_generations=self.num_generations,
             num_iterations=self.num_iterations,
             max_completion_length=self.max_tokens,

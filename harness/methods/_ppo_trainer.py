@@ -7,7 +7,7 @@ those of every other stage. Imported where a training begins and nowhere else.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -190,8 +190,9 @@ class PpoTrainer(Followed, Rolling, Trainer):  # type: ignore[misc]
     # ---------------------------------------------------------------------------------------------------- checkpoints
 
     def to_keep(self) -> Mapping[str, Any]:
-        over = self.round is None or self.state.global_step % self.per_round == 0
-        return {"kl_coef": self.kl_coef, "round": None if over or self.round is None else asdict(self.round)}
+        over = self.state.global_step % self.per_round == 0
+        kept = None if over else {each.name: getattr(self.round, each.name) for each in fields(Round)}
+        return {"kl_coef": self.kl_coef, "round": kept}
 
     def keep(self, kept: Mapping[str, Any]) -> None:
         self.kl_coef = kept["kl_coef"]

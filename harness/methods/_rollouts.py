@@ -48,8 +48,8 @@ class Rollouts:
         """Sample an answer to each prompt, with random numbers of their own, and return the mean reward (nothing taken
         off), the mean KL(policy || reference) in nats an answer, the mean tokens of an answer and the share of answers
         that ended."""
-        kind = self.sampler.model.device.type
-        with torch.random.fork_rng(devices=None if kind == "cuda" else []):
+        device = self.sampler.model.device
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(seed)
             answers = self.sampler.answer(prompts)
         training = self.sampler.model.training

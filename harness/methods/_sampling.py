@@ -16,7 +16,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from harness.errors import DataError
+from harness.errors import DataError, ModelError
 from harness.methods import _rows
 from harness.methods._rows import Renderer, Row
 from harness.records import Example, Message, Role, load
@@ -104,7 +104,7 @@ def plan(prompts: int, size: int, rounds: int, seed: int) -> list[tuple[int, ...
 
 class Sampler:
     """Samples answers from a model with a cache, prompts of like length together; finished answers leave their batch.
-    Random numbers come from torch's generator."""
+    Random numbers come from torch's generator; a temperature of 0 takes the likeliest token."""
 
     def __init__(
         self, model: Any, renderer: Renderer, ends: frozenset[int], *, temperature: float, most: int, autocast: bool
@@ -178,10 +178,16 @@ class Sampler:
             mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
 
     def _draw(self, logits: Tensor) -> Tensor:
-        """One token a row (rows, 1) by `logits` (rows, vocabulary); a temperature of 0 takes the likeliest."""
+        """One token a row (rows, 1) by `logits` (rows, vocabulary)."""
         if not self.temperature:
             return logits.argmax(-1, keepdim=True)
-        return torch.multinomial((logits / self.temperature).softmax(-1), 1)
+        chances = (logits / self.temperature).softmax(-1)
+        if chances.isnan().any():
+            raise ModelError(
+                "training broke: the model no longer gives probabilities that answers could be sampled from. Lower "
+                'learning_rate, raise warmup, or set dtype = "float32".'
+            )
+        return torch.multinomial(chances, 1)
 
     def _generate(self, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
         """The same through PEFT's own `generate`, which puts trained tokens where they belong."""

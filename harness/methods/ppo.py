@@ -37,7 +37,7 @@ class Ppo(Reinforcement):
     """Whether `kl_coef` follows `target_kl` (Ziegler et al. 2019, arXiv 1909.08593) or stays."""
     target_kl: float = Field(6.0, gt=0)
     """The divergence that an adaptive coefficient aims at, in nats an answer. `keep_best` keeps nothing beyond it."""
-    kl_gain: float = Field(0.1, gt=0)
+    kl_gain: float = Field(0.1, gt=0, lt=5)
     """How fast an adaptive coefficient follows: a fifth of this share a round at most. Raise it for short trainings."""
     gamma: float = Field(1.0, ge=0, le=1)
     """How much a reward counts a token earlier."""
@@ -76,7 +76,7 @@ class Ppo(Reinforcement):
         each = self.rollouts // self.batch_size * self.rollout_epochs
         steps, per_epoch = self.counted(len(prompts), self.rollouts, each)
         if self.gradient_checkpointing:
-            policy.model.gradient_checkpointing_enable()
+            policy.model.activation_checkpointing_enable()
             # Otherwise nothing that enters the first layer wants a gradient, and an adapter would get none.
             policy.model.enable_input_require_grads()
         config = TrainingArguments(**self.arguments(job, policy, steps), per_device_train_batch_size=self.batch_size)
