@@ -598,6 +598,10 @@ class Method(Plugin):
         texts = {name: (value,) if isinstance(value, str) else value for name, value in found.items() if value}
         return {name: tuple(text) for name, text in texts.items()}
 
+    def uses(self, rows: int) -> int:
+        """How many of so many training rows the stage uses."""
+        return rows
+
     def passes(self) -> float:
         """How often the stage goes through its training rows at most: what a dry run estimates from."""
         return 1.0
