@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from harness import conversations, leaks, preferences
-from harness.data_spec import SPLITS, DataSpec
+from harness.data_spec import COLUMNS, SPLITS, DataSpec, Named
 from harness.documents import load as load_documents
 from harness.errors import DataError, did_you_mean
 from harness.figures import counted
@@ -36,7 +36,8 @@ Part = Sequence[Example] | Sequence[Document] | Sequence[Preference] | Sequence[
 class Dataset:
     """What `load` gives. `fingerprints` has a SHA-256 over every field of every row for each part, in their order:
     which shots come first and which rows share a batch depends on it. `notes` are sentences that must be shown with the
-    results. `leaks` are those that were permitted. `preferences_dev` are those kept from training."""
+    results. `leaks` are those that were permitted. `answered` says how many held-out examples have an accepted answer
+    in the documents, and of how many. `preferences_dev` are those kept from training."""
 
     train: tuple[Example, ...]
     dev: tuple[Example, ...]
@@ -45,6 +46,7 @@ class Dataset:
     fingerprints: dict[str, str]
     notes: tuple[str, ...] = ()
     leaks: Leaks = leaks.NONE
+    answered: tuple[int, int] = (0, 0)
     preferences: tuple[Preference, ...] = ()
     preferences_dev: tuple[Preference, ...] = ()
     text: tuple[Document, ...] = ()
@@ -83,15 +85,16 @@ def load(spec: DataSpec, *, refuse: bool = True) -> Dataset:
         if limit is not None and limit < len(splits[name]):
             notes.append(f"{name}: {limit} of {len(splits[name])} rows, drawn with seed {spec.seed}")
             splits[name] = _sample(splits[name], limit, spec.seed)
+    answered = leaks.answered(splits["heldout"], documents) if documents else (0, 0)
     if documents:
-        notes += _answered(splits["heldout"], documents)
+        notes += _answers(*answered)
         splits = _with_known_sources(splits, {document.id for document in documents}, spec, notes)
     train, dev, heldout = (tuple(splits[name]) for name in SPLITS)
     parts: dict[str, Part] = {"train": train, "dev": dev, "heldout": heldout, "documents": documents}
     more: dict[str, Any] = dict(zip(MORE, (pairs, pairs_dev, text, talks, talks_dev), strict=True))
     fingerprints = {name: fingerprint(part) for name, part in parts.items()}
     fingerprints |= {name: fingerprint(part) for name, part in more.items() if part}
-    return Dataset(train, dev, heldout, documents, fingerprints, tuple(notes), found, **more)
+    return Dataset(train, dev, heldout, documents, fingerprints, tuple(notes), found, answered, **more)
 
 
 def _preferences(spec: DataSpec) -> tuple[tuple[Preference, ...], tuple[Preference, ...]]:
@@ -149,10 +152,13 @@ def _shared_with_dev(splits: dict[str, list[Example]]) -> list[str]:
     return [f"{inputs} inputs and {groups} groups of dev also stand in train: training may stop too late"]
 
 
-def _answered(heldout: Sequence[Example], documents: Sequence[Document]) -> list[str]:
+def _answers(present: int, of: int) -> list[str]:
     """Held-out answers in the documents are what retrieval is for: a figure, not a leak."""
-    present, of = leaks.answered(heldout, documents) if documents else (0, 0)
-    return [f"{present} of {of} held-out answers stand word for word in the documents"] if present else []
+    if not of:
+        return []
+    return [
+        f"{present:,} of {of:,} held-out answers stand word for word in the documents (wanted for retrieval, no leak)"
+    ]
 
 
 def fingerprint(rows: Iterable[Example | Document | Preference | Conversation]) -> str:
@@ -306,9 +312,10 @@ class _Mapping:
 
     def examples(self, table: Rows) -> list[Example]:
         spec = self._spec
-        fields = {name: getattr(spec, name) for name in ("input", "target", "group", "tags", "id", "source")}
+        named = {name: getattr(spec, name) for name in COLUMNS}
+        fields = {name: _field(table, field) for name, field in named.items()}
         values = {name: _values(table, path) for name, path in fields.items() if path is not None}
-        _refuse_absent(table, fields, values)
+        _refuse_absent(table, named, values)
         faults: list[str] = []
         examples: list[Example] = []
         taken: set[str] = set()
@@ -339,13 +346,28 @@ class _Mapping:
         return replace(example, id=unique, group=example.group or unique)
 
 
-def _refuse_absent(table: Rows, fields: dict[str, str | None], values: dict[str, list[Any]]) -> None:
+def _field(table: Rows, named: Named | None) -> str | None:
+    """The field that `named` means in this file: of several the first that a row has."""
+    if named is None or isinstance(named, str):
+        return named
+    return next((field for field in named if any(_follow(row, field) is not None for row in table.rows)), named[0])
+
+
+def _either(named: Named | None) -> str:
+    return " or ".join(map(repr, (named,) if isinstance(named, str) else named or ()))
+
+
+def _first(named: Named | None) -> str:
+    return named if isinstance(named, str) else (named or ("",))[0]
+
+
+def _refuse_absent(table: Rows, fields: dict[str, Named | None], values: dict[str, list[Any]]) -> None:
     absent = [name for name, column in values.items() if all(value is None for value in column)]
     there = table.fields() if absent else []
     raise_faults(
         [
-            f"{table.source}: no row has a field {fields[name]!r} (data.{name})."
-            f"{did_you_mean(str(fields[name]), [*there, *_nested(table.rows[0])])}{_uncut(there)}"
+            f"{table.source}: no row has a field {_either(fields[name])} (data.{name})."
+            f"{did_you_mean(_first(fields[name]), [*there, *_nested(table.rows[0])])}{_uncut(there)}"
             for name in absent
         ]
     )
@@ -463,7 +485,7 @@ def _with_known_sources(
     if not any(source in known for rows in splits.values() for row in rows for source in row.sources):
         first = next(iter(unknown))
         raise DataError(
-            f"no {spec.source!r} (data.source) names a document of {spec.documents}. Documents have ids such as "
+            f"no {_either(spec.source)} (data.source) names a document of {spec.documents}. Documents have ids such as "
             f"{', '.join(map(repr, sorted(known)[:3]))}; the first source is {first!r}."
         )
     shown = ", ".join(sorted(unknown)[:3]) + (", ..." if len(unknown) > 3 else "")

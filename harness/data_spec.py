@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, field_serializer
+from pydantic import BeforeValidator, Field, WithJsonSchema, field_serializer, model_validator
 
 from harness.errors import Fault
 from harness.layers import fault
@@ -15,17 +15,17 @@ from harness.shape import Table
 from harness.toml_lines import Node
 
 Share = Annotated[float, Field(gt=0, lt=1)]
-Place = Annotated[
-    str,
-    Local(choice=True),
-    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}),
-]
+_TEXTS = ({"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1})
+Place = Annotated[str, Local(choice=True), WithJsonSchema({"anyOf": list(_TEXTS)})]
 Split = Place | Share | None
+Named = str | Annotated[tuple[str, ...], Field(min_length=1)]
+"""A field of the rows: the first of several that a file has."""
 SPLITS = ("train", "dev", "heldout")
+COLUMNS = ("input", "target", "group", "tags", "id", "source")
 Column = Annotated[
-    str | None,
+    Named | None,
     BeforeValidator(lambda value: None if value is False else value),
-    WithJsonSchema({"anyOf": [{"type": "string"}, {"const": False}]}),
+    WithJsonSchema({"anyOf": [*_TEXTS, {"const": False}]}),
 ]
 """A field of the rows, or `false` for none."""
 
@@ -61,7 +61,7 @@ class Task(Table):
     """Its examples that every variant answers."""
     rows: Place | None = None
     """One file to split by shares."""
-    input: str = "input"
+    input: Named = "input"
     """The field with the question."""
     target: Column = "target"
     """The field with the accepted answer."""
@@ -79,7 +79,8 @@ class DataSpec(Table):
     """The `[data]` table: where the examples and documents are, and which fields hold what.
 
     A split is a file, `hf:owner/name[/config][:split]`, or a share of `rows`. Paths are absolute here. A field is
-    named by its key, or by a dotted path into nested values; `false` says that the rows have none.
+    named by its key, or by a dotted path into nested values; of an array of names the first counts that a file has;
+    `false` says that the rows have none.
     """
 
     train: Split = None
@@ -108,7 +109,7 @@ class DataSpec(Table):
     """Plain text for continued pretraining: a folder or a file of rows, as `documents`, which are taken without it."""
     documents: Place | None = None
     """What to retrieve from: a folder of .md, .txt and .html files, or a file of rows."""
-    input: str = "input"
+    input: Named = "input"
     """The field with the question."""
     target: Column = "target"
     """The field with the accepted answer, or an array of them. Training and shots need one."""
@@ -129,10 +130,18 @@ class DataSpec(Table):
     tasks: tuple[Task, ...] = Field((), alias="task")
     """Several data sets at once, for multi-task training."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _tasks_have_the_fields_of_the_data(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or not isinstance(values.get("task"), list | tuple):
+            return values
+        own = {name: values[name] for name in COLUMNS if name in values}
+        return values | {"task": [own | task if isinstance(task, dict) else task for task in values["task"]]}
+
     def of_task(self, task: Task) -> DataSpec:
         """What `[data]` would say were the task alone in it."""
-        given = {name: getattr(task, name) for name in task.model_fields_set - {"name"}}
-        return self.model_copy(update=dict.fromkeys((*SPLITS, "rows")) | {"tasks": ()} | given)
+        given = {name: getattr(task, name) for name in (*SPLITS, "rows", *COLUMNS)}
+        return self.model_copy(update={"tasks": ()} | given)
 
     @property
     def alone(self) -> bool:

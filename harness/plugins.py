@@ -127,6 +127,12 @@ def refers(method: Method, name: str) -> Refers:
     return _reference_fields(type(method))[name]
 
 
+def made_preferences(method: Method) -> str | None:
+    """The stage whose preferences a method learns from, in place of those of the data."""
+    made: str | None = getattr(method, "preferences", None)
+    return made
+
+
 def _content(value: Any) -> Any:
     """The digest of what lies at a path; a name that is no path stays as it is."""
     if isinstance(value, tuple | list):
@@ -268,10 +274,11 @@ class Refers:
 
     It may hold an earlier stage's name (by default its kind) of the same variant, "variant.stage" of another one, or a
     folder with such an artifact; for a reward also "metric:NAME", a metric of the spec; for a policy also "base", the
-    bare model, and with `models` the name of another model. `harness.stages` finds out which.
+    bare model, and with `models` the name of another model. `harness.stages` finds out which. `Refers("metric")` marks
+    a field that holds the name of a metric of the spec and nothing else.
     """
 
-    makes: Makes
+    makes: Makes | Literal["metric"]
     models: bool = False
 
 
@@ -591,9 +598,22 @@ class Method(Plugin):
         texts = {name: (value,) if isinstance(value, str) else value for name, value in found.items() if value}
         return {name: tuple(text) for name, text in texts.items()}
 
+    def uses(self, rows: int) -> int:
+        """How many of so many training rows the stage uses."""
+        return rows
+
     def passes(self) -> float:
         """How often the stage goes through its training rows at most: what a dry run estimates from."""
         return 1.0
+
+    @property
+    def rows_at_once(self) -> int | None:
+        """How many rows are computed at once at most; None where that is not known."""
+        return None
+
+    def total_steps(self, rows: int) -> int | None:
+        """The steps of a training on so many rows; None where that is not known before it."""
+        return None
 
     def fewer_at_once(self) -> Method | None:
         """The same stage with fewer rows computed at once, for the same step of the optimizer; None where it cannot."""

@@ -239,6 +239,11 @@ class Run:
     started: str = ""
     ended: str = ""
 
+    @property
+    def leak_notes(self) -> list[str]:
+        """What the spec permitted of the held-out split elsewhere, in sentences for every report of this run."""
+        return list(self.provenance.get("leaks", {}).get("notes", ()))
+
 
 @cache
 def _adapter(cls: Any) -> TypeAdapter[Any]:

@@ -47,7 +47,7 @@ def find(trains: Trains, variant: str, number: int, text: str, mark: Refers) -> 
     """What `text` in a field of stage `number` of `variant` stands for. Raises LookupError, saying what it may be."""
     if text == BASE and mark.makes == "policy":
         return Source("base")
-    if text.startswith(_METRIC) and mark.makes == "reward":
+    if mark.makes == "metric" or (text.startswith(_METRIC) and mark.makes == "reward"):
         return Source("metric", name=text.removeprefix(_METRIC))
     if Path(text).is_absolute():
         return Source("folder", name=text)
@@ -143,7 +143,7 @@ def _wrong(
         hint = did_you_mean(source.name, [name for name, reason in metrics.items() if reason is None])
         return f"there is no [[metric]] {source.name!r} that gives each answer a number.{hint}"
     reason = metrics[source.name]
-    return None if reason is None else f"the metric {source.name!r} cannot be a reward: {reason}"
+    return None if reason is None else f"the metric {source.name!r} cannot be used in training: {reason}"
 
 
 def _circle(trains: Trains) -> list[tuple[str, int]]:

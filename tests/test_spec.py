@@ -644,7 +644,8 @@ def test_a_field_that_the_rows_have_not_is_switched_off(field: str, write: Write
     spec = load(write(f'extends = "base.toml"\n[data]\n{field} = false\n', "child.toml"))
     assert getattr(spec.data, field) is None
     assert json.loads(json.dumps(spec.resolved()))["data"][field] is None
-    assert "must be text, not true" in only_fault(write(f'extends = "base.toml"\n[data]\n{field} = true\n')).message
+    for value, told in (("true", "must be text or an array, not true"), ("[]", "must not be empty")):
+        assert told in only_fault(write(f'extends = "base.toml"\n[data]\n{field} = {value}\n')).message
 
 
 def test_a_variant_that_is_no_table_is_one_fault(write: Write) -> None:

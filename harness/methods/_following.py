@@ -12,11 +12,14 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import PrinterCallback, TrainerCallback, TrainerState
 
 from harness.errors import ModelError
+
+if TYPE_CHECKING:
+    from harness.methods._dev_metric import DevMetric
 
 COMPLETE = "complete"
 """The file that is written last into a checkpoint: a folder without it was being written when the process died."""
@@ -108,6 +111,8 @@ class Followed:
     args: Any
     state: Any
     control: Any
+    measure: DevMetric | None = None
+    """What is measured at each evaluation besides what the trainer itself measures."""
 
     def follow(
         self, *, curves: Path, progress: Progress, patience: int | None, due: frozenset[int], steps_per_epoch: float
@@ -123,6 +128,18 @@ class Followed:
     def step_tokens(self) -> int | None:
         """Tokens that the last step trained on, padding left out; None where the trainer does not count them."""
         return None
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        figures: dict[str, float] = super().evaluate(*args, **kwargs)  # type: ignore[misc]
+        return figures | self.dev_metric()
+
+    def dev_metric(self) -> dict[str, float]:
+        """Measure and log what `measure` is; an `evaluate` of one's own adds it to its figures."""
+        if self.measure is None:
+            return {}
+        found = {f"eval_metric/{self.measure.name}": self.measure()}
+        self.log(dict(found))  # type: ignore[attr-defined]
+        return found
 
     def _get_learning_rate(self) -> float:
         rate: float = super()._get_learning_rate()  # type: ignore[misc]

@@ -9,16 +9,18 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from harness import extras
-from harness.chat import context_length
+from harness.chat import context_length, end_tokens, read_template
 from harness.devices import pick_device, pick_dtype
-from harness.plugins import Adapter, Family, Method, Trained, TrainJob
+from harness.errors import DataError
+from harness.plugins import Adapter, Family, Method, Metric, Refers, Trained, TrainJob, find
 
 if TYPE_CHECKING:
+    from harness.methods._dev_metric import DevMetric
     from harness.methods._model import Policy
 
 Every = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0)]
@@ -72,6 +74,11 @@ class Gradient(Method):
     """How often the loss on dev is measured: a whole number counts steps, a decimal number epochs (0.5: twice each)."""
     patience: int | None = Field(None, ge=1)
     """Evaluations without a better one after which training stops; None never stops early."""
+    metric: Annotated[str, Refers("metric")] | None = None
+    """The metric of the spec that says which weights are best, and when to stop: of the answers that the model writes
+    to the dev prompts; None is the loss on dev."""
+    metric_tokens: int = Field(64, ge=1)
+    """Tokens of such an answer, after which it is cut."""
     keep_best: bool = True
     """Whether the weights with the best evaluation on dev are kept, rather than the last."""
     checkpoint_every: int = Field(25, ge=1)
@@ -79,11 +86,27 @@ class Gradient(Method):
     gradient_checkpointing: bool = False
     """Whether activations are computed again in the backward pass: less memory, about a quarter slower."""
 
+    @model_validator(mode="after")
+    def _a_metric_needs_answers(self) -> Self:
+        if self.metric is not None and self.reads != "examples":
+            raise ValueError(
+                f"metric = {self.metric!r} is measured on answers to dev examples, and {self.kind} reads {self.reads}: "
+                "leave it out"
+            )
+        return self
+
     def passes(self) -> float:
         return self.epochs
 
+    @property
+    def rows_at_once(self) -> int | None:
+        return min(self.micro_batch or self.batch_size, self.batch_size)
+
+    def total_steps(self, rows: int) -> int | None:
+        return self.steps(rows)[0] if rows else None
+
     def fewer_at_once(self) -> Gradient | None:
-        now = min(self.micro_batch or self.batch_size, self.batch_size)
+        now = self.rows_at_once or 1
         # What divides the batch evenly: a trainer that accumulates gradients takes nothing else.
         fewer = [size for size in range(1, now // 2 + 1) if self.batch_size % size == 0]
         return self.model_copy(update={"micro_batch": fewer[-1]}) if fewer else None
@@ -104,6 +127,12 @@ class Gradient(Method):
         """Further figures of the weights that are kept, those after `step`."""
         return {}
 
+    def save(self, job: TrainJob, policy: Policy, dtype: str) -> None:
+        """Write the artifact."""
+        from harness.methods import _model
+
+        _model.save(policy, job.out, job.model["id"], dtype)
+
     def tokens(self, trainer: Any) -> int:
         """How many tokens were trained on."""
         return int(trainer.state.num_input_tokens_seen)
@@ -112,7 +141,9 @@ class Gradient(Method):
 
     def fit(self, job: TrainJob, progress: Progress) -> Trained:
         with extras.needed("train"):
+            import datasets  # noqa: F401
             import peft  # noqa: F401
+            import trl  # noqa: F401
             from transformers import set_seed
 
             from harness.methods import _following, _model, _probe
@@ -127,6 +158,7 @@ class Gradient(Method):
             general = [look()] if self.makes == "policy" else []
             ready = self.ready(job, policy, dtype)
             trainer, steps = ready.trainer, ready.trainer.args.max_steps
+            trainer.measure = self._dev_metric(job, policy, dtype)
             trainer.follow(
                 curves=job.work / "curves.jsonl",
                 progress=progress,
@@ -154,11 +186,12 @@ class Gradient(Method):
                     "train_loss": trainer.train_loss(kept),
                     "dev_loss": trainer.dev_figure(kept),
                     "dev_loss_last": trainer.dev_figure(state.global_step),
+                    **({f"dev_{self.metric}": trainer.dev_figure(kept, trainer.best_key)} if trainer.measure else {}),
                     **({"probe": dict(zip(("before", "after"), general, strict=True))} if general else {}),
                     **self.outcome(trainer, kept),
                 },
             )
-            _model.save(policy, job.out, job.model["id"], dtype)
+            self.save(job, policy, dtype)
         shutil.copyfile(trainer.curves, job.out / "curves.jsonl")
         return trained
 
@@ -192,12 +225,50 @@ class Gradient(Method):
             "logging_steps": 1,
             "logging_nan_inf_filter": False,
             "save_steps": self.checkpoint_every,
-            "metric_for_best_model": "loss" if job.dev else None,
-            "greater_is_better": False if job.dev else None,
+            **self._best(job),
             "report_to": "none",
             "disable_tqdm": True,
             "dataloader_pin_memory": False,
         }
+
+    def _best(self, job: TrainJob) -> dict[str, Any]:
+        """What the best weights are chosen by."""
+        if job.dev is None:
+            return {"metric_for_best_model": None, "greater_is_better": None}
+        metric = self._metric(job)
+        if metric is None:
+            return {"metric_for_best_model": "loss", "greater_is_better": False}
+        return {
+            "metric_for_best_model": f"metric/{metric.name}",
+            "greater_is_better": metric.direction == "higher",
+        }
+
+    def _metric(self, job: TrainJob) -> Metric | None:
+        if self.metric is None:
+            return None
+        table = dict(job.references[self.metric]["metric"])
+        found = find("metrics", table.pop("kind")).model_validate(table)
+        assert isinstance(found, Metric)
+        return found
+
+    def _dev_metric(self, job: TrainJob, policy: Policy, dtype: str) -> DevMetric | None:
+        metric = self._metric(job)
+        if metric is None:
+            return None
+        if job.dev is None:
+            raise DataError(f"{self.kind}: metric = {metric.name!r} is measured on dev, and [data] names no `dev`")
+        from harness.methods import _dev_metric, _rows, _sampling
+
+        renderer = _rows.Renderer(policy.tokenizer, read_template(job.model.get("chat_template")))
+        sampler = _sampling.Sampler(
+            policy.model,
+            renderer,
+            end_tokens(policy.tokenizer, policy.model.generation_config.eos_token_id) | {renderer.end},
+            temperature=0.0,
+            most=self.metric_tokens,
+            autocast=dtype == "bfloat16",
+        )
+        return _dev_metric.DevMetric(metric, job.dev, sampler, self.limit(policy) - self.metric_tokens)
 
     def _dtype(self, model: Mapping[str, Any]) -> str:
         dtype: str = self.dtype
@@ -211,7 +282,8 @@ class Gradient(Method):
             return self.learning_rate
         if self.adapter is not None:
             return self.adapter.learning_rate * self.rate_scale
-        return (Adapter.learning_rate if policy.kind == "adapter" else WHOLE_RATE) * self.rate_scale
+        whole = all(weight.requires_grad for weight in policy.model.parameters())
+        return (WHOLE_RATE if whole else Adapter.learning_rate) * self.rate_scale
 
     def _evaluations(self, steps: int, per_epoch: int) -> frozenset[int]:
         """The steps after which dev is looked at; the last is one of them."""

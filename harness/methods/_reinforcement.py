@@ -122,7 +122,8 @@ class Reinforcement(Gradient):
         return Ready(trainer, per_epoch, details)
 
     def arguments(self, job: TrainJob, policy: Policy, steps: int) -> dict[str, Any]:
-        best = {"metric_for_best_model": "reward", "greater_is_better": True} if job.dev else {}
+        by_reward = job.dev is not None and self.metric is None
+        best = {"metric_for_best_model": "reward", "greater_is_better": True} if by_reward else {}
         return super().arguments(job, policy, steps) | best
 
     def outcome(self, trainer: Any, step: int) -> dict[str, Any]:

@@ -30,7 +30,6 @@ class Scorer:
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.renderer = _rows.Renderer(tokenizer, None)
-        self._layers = getattr(model, model.base_model_prefix)
 
     @torch.no_grad()
     def score(self, rows: Sequence[Sequence[int]]) -> list[float]:
@@ -40,7 +39,8 @@ class Scorer:
         found = [0.0] * len(rows)
         self.model.eval()
         for part in _rows.parts([len(row) for row in rows], max(1, len(rows)), TOKENS):
-            values = last_values(self._layers, self.model.score, [rows[place] for place in part])
+            inputs = {name: value.to(self.model.device) for name, value in padded([rows[p] for p in part]).items()}
+            values = marks(self.model, **inputs)
             for place, value in zip(part, values.tolist(), strict=True):
                 found[place] = value
         return found
@@ -103,17 +103,26 @@ def vocabulary(tokenizer: Any) -> str:
     return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
 
 
-def last_values(layers: Any, head: torch.nn.Linear, rows: Sequence[Sequence[int]]) -> torch.Tensor:
-    """What `head` makes of the hidden state at each row's last token, in float32; shape (rows,).
-
-    Rows are padded on the right, where causal attention never looks, so no mask is needed. transformers itself takes
-    the last token that is not the padding token: with a tokenizer whose padding is its end of turn, the one before it.
-    """
-    ids = torch.zeros((len(rows), max(map(len, rows))), dtype=torch.long, device=head.weight.device)
+def padded(rows: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
+    """`input_ids` and `attention_mask`, both (rows, tokens), padded on the right."""
+    lengths = torch.tensor([len(row) for row in rows])
+    ids = torch.zeros((len(rows), int(lengths.max())), dtype=torch.long)
     for place, row in enumerate(rows):
         ids[place, : len(row)] = torch.tensor(row)
-    ends = torch.tensor([len(row) - 1 for row in rows], device=ids.device)
-    hidden = layers(input_ids=ids, use_cache=False).last_hidden_state[torch.arange(len(rows), device=ids.device), ends]
-    with torch.autocast(ids.device.type, enabled=False):
+    return {"input_ids": ids, "attention_mask": (torch.arange(ids.shape[1]) < lengths[:, None]).long()}
+
+
+def marks(model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    """The values of the reward model `model` at the last token of each row that is padded on the right, in float32;
+    shape (rows,).
+
+    transformers itself takes the last token that is not the padding token: with a tokenizer whose padding is its end of
+    turn, that is the token before it.
+    """
+    layers = getattr(model, model.base_model_prefix)
+    # Causal attention never looks to the right, where the padding is.
+    hidden = layers(input_ids=input_ids, use_cache=False).last_hidden_state
+    last = hidden[torch.arange(len(hidden), device=hidden.device), attention_mask.sum(dim=1) - 1]
+    with torch.autocast(hidden.device.type, enabled=False):
         # In 16 bits a reward would keep three digits, and differences between like answers none.
-        return torch.nn.functional.linear(hidden.float(), head.weight.float()).squeeze(-1)
+        return torch.nn.functional.linear(last.float(), model.score.weight.float()).squeeze(-1)

@@ -148,6 +148,7 @@ class AnswerTrainer(Followed, SFTTrainer):  # type: ignore[misc]
         if 1 < len(means) <= MOST_TAGS:
             figures |= {f"{TAGGED}{tag}": means[tag] for tag in sorted(means)}
         self.log(dict(figures))
+        figures |= self.dev_metric()
         self.callback_handler.on_evaluate(self.args, self.state, self.control, figures)
         return figures
 

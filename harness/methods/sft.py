@@ -41,8 +41,9 @@ class Sft(Answers):
 
     @model_validator(mode="after")
     def _settings_fit_together(self) -> Sft:
-        if self.teacher is None and (odd := {"temperature", "max_tokens"} & self.model_fields_set):
-            raise ValueError(f"`{min(odd)}` is about the answers of a `teacher`, and none is named")
+        for name in ("temperature", "max_tokens") if self.teacher is None else ():
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"`{name}` is about the answers of a `teacher`, and none is named")
         if self.learns == "conversations":
             if self.teacher is not None:
                 raise ValueError('a teacher answers the prompts of examples: it needs learns = "examples"')
