@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, model_validator
@@ -37,6 +36,10 @@ class Groups(Reinforcement):
         """Each answer is written once and learned from `num_iterations` times."""
         return self.epochs * self.num_generations * (1 + self.num_iterations)
 
+    @property
+    def per_round(self) -> tuple[int, int]:
+        return self.batch_size // self.num_generations, self.num_iterations
+
     @model_validator(mode="after")
     def _groups_fill_a_batch(self) -> Self:
         if self.batch_size % self.num_generations:
@@ -51,10 +54,7 @@ class Groups(Reinforcement):
         prompts: list[Prompt], rollouts: Rollouts, settings: dict[str, Any],
     ) -> tuple[Any, int]:  # fmt: skip
         """Make TRL's trainer of this class, its configuration with `settings`."""
-        from harness.methods import _sampling
-
-        size = self.batch_size // self.num_generations
-        steps, per_epoch = self.counted(len(prompts), size, self.num_iterations)
+        steps, per_epoch = self.steps(len(prompts))
         at_once = min(self.micro_batch or self.batch_size, self.batch_size)
         part = max(count for count in range(1, at_once + 1) if self.batch_size % count == 0)
         config = config_class(
@@ -76,7 +76,7 @@ class Groups(Reinforcement):
             policy.tokenizer,
             one_device(config),
             prompts=prompts,
-            plan=_sampling.plan(len(prompts), size, math.ceil(steps / self.num_iterations), job.seed),
+            plan=self.plan(len(prompts), steps, job.seed),
             beta=self.beta,
             rollouts=rollouts,
             autocast=dtype == "bfloat16",

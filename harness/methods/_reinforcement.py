@@ -121,10 +121,10 @@ class Reinforcement(Gradient):
         trainer.roll_with(rollouts, dev)
         return Ready(trainer, per_epoch, details)
 
-    def arguments(self, job: TrainJob, policy: Policy, steps: int) -> dict[str, Any]:
-        by_reward = job.dev is not None and self.metric is None
-        best = {"metric_for_best_model": "reward", "greater_is_better": True} if by_reward else {}
-        return super().arguments(job, policy, steps) | best
+    def _best(self, job: TrainJob) -> dict[str, Any]:
+        if job.dev is None or self.metric is not None:
+            return super()._best(job)
+        return {"metric_for_best_model": "reward", "greater_is_better": True}
 
     def outcome(self, trainer: Any, step: int) -> dict[str, Any]:
         """Mean reward, tokens of an answer and share of answers that ended, on dev before and after, and the divergence
@@ -137,8 +137,20 @@ class Reinforcement(Gradient):
                 found[f"{name}_{when}"] = trainer.dev_figure(at, f"eval_{name}")
         return found | {"kl": trainer.dev_figure(step, "eval_kl")}
 
-    def counted(self, prompts: int, size: int, each: int) -> tuple[int, int]:
-        """The steps of the whole training and of one epoch, where `size` prompts make `each` steps."""
-        per_epoch = math.ceil(prompts / size) * each
-        steps = math.ceil(self.epochs * math.ceil(prompts / size)) * each
-        return (steps if self.max_steps is None else min(steps, self.max_steps)), per_epoch
+    @property
+    @abstractmethod
+    def per_round(self) -> tuple[int, int]:
+        """How many prompts are answered together, and how many steps are taken on their answers."""
+
+    def steps(self, rows: int) -> tuple[int, int]:
+        size, each = self.per_round
+        rounds = math.ceil(rows / size)
+        steps = math.ceil(self.epochs * rounds) * each
+        return (steps if self.max_steps is None else min(steps, self.max_steps)), rounds * each
+
+    def plan(self, prompts: int, steps: int, seed: int) -> list[tuple[int, ...]]:
+        """Which prompts are answered in each round of a training of so many steps."""
+        from harness.methods import _sampling
+
+        size, each = self.per_round
+        return _sampling.plan(prompts, size, math.ceil(steps / each), seed)

@@ -8,7 +8,6 @@ tells the value. TRL has no PPO any more, so the loop is ours: `_ppo` holds the 
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -60,6 +59,10 @@ class Ppo(Reinforcement):
         """Each answer is written once and learned from `rollout_epochs` times."""
         return self.epochs * (1 + self.rollout_epochs)
 
+    @property
+    def per_round(self) -> tuple[int, int]:
+        return self.rollouts, self.rollouts // self.batch_size * self.rollout_epochs
+
     @model_validator(mode="after")
     def _batches_fill_a_round(self) -> Self:
         if self.rollouts % self.batch_size:
@@ -71,10 +74,9 @@ class Ppo(Reinforcement):
     ) -> tuple[Any, int]:
         from transformers import TrainingArguments
 
-        from harness.methods import _ppo_trainer, _sampling
+        from harness.methods import _ppo_trainer
 
-        each = self.rollouts // self.batch_size * self.rollout_epochs
-        steps, per_epoch = self.counted(len(prompts), self.rollouts, each)
+        steps, per_epoch = self.steps(len(prompts))
         if self.gradient_checkpointing:
             policy.model.activation_checkpointing_enable()
             # Otherwise nothing that enters the first layer wants a gradient, and an adapter would get none.
@@ -95,7 +97,7 @@ class Ppo(Reinforcement):
             value_rate=self.value_learning_rate,
             whiten=self.whiten_advantages,
         )
-        plan = _sampling.plan(len(prompts), self.rollouts, math.ceil(steps / each), job.seed)
+        plan = self.plan(len(prompts), steps, job.seed)
         trainer = _ppo_trainer.PpoTrainer(
             policy.model, one_device(config), rules, prompts=prompts, plan=plan, rollouts=rollouts
         )

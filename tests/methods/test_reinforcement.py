@@ -110,6 +110,26 @@ def test_what_was_measured_is_reported_and_followed(trained: Any, kind: str) -> 
 
 
 @KINDS
+def test_the_steps_that_are_foretold_are_those_that_are_taken(trained: Any, kind: str) -> None:
+    assert QUICK[kind].total_steps(8) == trained[kind][1].steps == 8
+
+
+@KINDS
+def test_a_metric_may_choose_the_best_weights_in_place_of_the_reward(
+    tmp_path: Path, tiny_model: Path, kind: str
+) -> None:
+    metric = {"metric:length": {"metric": {"kind": "length", "of": "characters"}}}
+    method = QUICK[kind].model_copy(update={"metric": "metric:length", "eval_every": 1, "max_steps": 3})
+    job = rewarded_job(tmp_path / "job", tiny_model, dev=asked(4, 8), references=metric)
+    outcome = method.fit(job, silent)
+    name = "dev_length_characters"
+    lengths = {line["step"]: line[name] for line in curves(job.out) if name in line}
+    assert sorted(lengths) == [0, 1, 2, 3]
+    assert outcome.best_step == min((1, 2, 3), key=lambda step: lengths[step])
+    assert outcome.details["reward_after"] is not None
+
+
+@KINDS
 def test_frozen_weights_do_not_move(trained: Any, tmp_path: Path, tiny_model: Path, kind: str) -> None:
     from safetensors.torch import load_file
 
