@@ -12,10 +12,10 @@ from transformers import TrainerCallback
 class Allocation(TrainerCallback):  # type: ignore[misc]
     """Tells PEFT's rank allocator of every step, and adds the gradient of the orthogonality penalty.
 
-    AdaLoRA (arXiv 2303.10512), equation 7: the loss gets `orthogonality` times the mean over all P and Q of
-    |Pᵀ P - I| and |Q Qᵀ - I| (Frobenius norms). PEFT adds it to the loss that a model computes itself, which no trainer
-    here asks for; its gradient is added instead, after the others were clipped. So the loss in the curves is that of
-    the task alone.
+    The penalty is that of AdaLoRA (arXiv 2303.10512, section 3.1) in PEFT's form: `orthogonality` times the mean over
+    all P and Q of |Pᵀ P - I| and |Q Qᵀ - I|, Frobenius norms, whose squares the paper adds up. PEFT adds it to the loss
+    that a model computes itself, which no trainer here asks for; its gradient is added instead, after the others were
+    clipped. So the loss in the curves is that of the task alone.
     """
 
     def __init__(self, model: Any, *, steps: int, first: int, last: int, orthogonality: float) -> None:

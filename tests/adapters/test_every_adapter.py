@@ -170,6 +170,8 @@ def test_it_is_trained_on_from_where_it_stood(run: Run, tmp_path: Path, tiny_mod
     assert policy.kind == artifact(run)
     assert policy.trainable_parameters > 0
     torch.testing.assert_close(logits(policy.model), logits(reference.model), rtol=1e-4, atol=1e-4)
+    if run.policy.quantized_from is None:
+        torch.testing.assert_close(logits(run.policy.model), logits(reference.model), rtol=1e-3, atol=1e-3)
     if policy.kind == "adapter":
         assert policy.trainable_parameters < 0.5 * sum(weight.numel() for weight in policy.model.parameters())
 

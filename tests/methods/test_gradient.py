@@ -48,14 +48,25 @@ def test_pairs_that_fail_are_refused_with_the_reason(method: Any, settings: dict
         method(**settings)
 
 
-def test_the_check_of_a_spec_tells_file_and_line(tmp_path: Path) -> None:
-    text = (
-        '[[variant]]\nname = "plain"\n\n[[variant]]\nname = "one"\n'
-        'train = [{ kind = "sft", adapter = "prefix", gradient_checkpointing = true }]\n'
-    )
+@pytest.mark.parametrize(
+    ("stage", "said"),
+    [
+        ('adapter = "prefix", gradient_checkpointing = true', "the adapter prefix cannot be trained with"),
+        (
+            'adapter = { kind = "peft", type = "LOHA", config = { rank = 4 } }',
+            r"config\.rank is no setting of LoHaConfig",
+        ),
+        ('adapter = { kind = "peft", type = "LOHA", config = { r = 4, target_modules = ["q_proj"] } }', None),
+    ],
+)
+def test_the_check_of_a_spec_tells_file_and_line(tmp_path: Path, stage: str, said: str | None) -> None:
+    text = f'[[variant]]\nname = "plain"\n\n[[variant]]\nname = "one"\ntrain = [{{ kind = "sft", {stage} }}]\n'
     comparison = Comparison(tmp_path / "one", text)
     number = comparison.spec.read_text(encoding="utf-8").splitlines().index(text.splitlines()[-1]) + 1
-    with pytest.raises(SpecError, match=rf"fruit\.toml:{number} .*the adapter prefix cannot be trained with"):
+    if said is None:
+        spec.load(comparison.spec)
+        return
+    with pytest.raises(SpecError, match=rf"fruit\.toml:{number} .*{said}"):
         spec.load(comparison.spec)
 
 
