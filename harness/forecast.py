@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -34,7 +35,7 @@ class Shapes:
 
     @property
     def parameters(self) -> int:
-        return sum(_product(shape) for shape in self.weights.values())
+        return sum(math.prod(shape) for shape in self.weights.values())
 
 
 def shapes(model: Backend) -> Shapes | None:
@@ -118,10 +119,3 @@ def _dev(method: Method, rows: int) -> Iterator[str]:
     if stops and method.reads == "examples" and 0 < rows < SMALLEST_DEV:
         chosen = f"the best step is chosen on {counted(rows, 'dev row')}, mostly by chance"
         yield f"{chosen}; {SMALLEST_DEV} or more would say something"
-
-
-def _product(shape: tuple[int, ...]) -> int:
-    size = 1
-    for length in shape:
-        size *= length
-    return size

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from safetensors.torch import load_file, save_file
 from trl import RewardTrainer
 
 from harness.errors import ModelError
@@ -100,21 +99,3 @@ class MarkTrainer(Planned, RewardTrainer):  # type: ignore[misc]
 
     def _marks(self, *, input_ids: torch.Tensor, attention_mask: torch.Tensor, use_cache: bool) -> Any:
         return SimpleNamespace(logits=_reward.marks(self.model, input_ids, attention_mask)[:, None])
-
-    # A checkpoint holds what is trained: transformers would write the frozen weights each time as well.
-
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        folder = Path(output_dir or self.args.output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file(
-            {name: weight.detach().cpu().contiguous() for name, weight in self._trained().items()}, folder / WEIGHTS
-        )
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        saved = load_file(Path(resume_from_checkpoint) / WEIGHTS)
-        with torch.no_grad():
-            for name, weight in self._trained().items():
-                weight.copy_(saved[name])
-
-    def _trained(self) -> dict[str, torch.Tensor]:
-        return {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}

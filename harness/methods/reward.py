@@ -38,7 +38,7 @@ class Reward(Preferring):
     that is cut would be marked for what is not there."""
 
     def refused(self, adapter: Adapter) -> str | None:
-        if not getattr(type(adapter), "merges", True):
+        if not adapter.merges:
             return (
                 f"the adapter {adapter.kind} cannot be merged into the model's layers, of which a reward model is "
                 "made: take one that can, such as lora, or full"
