@@ -28,6 +28,8 @@ def kind(path: Path, base: str, name: str) -> Literal["adapter", "model"]:
         raise ModelError(
             f"artifact {path} is a reward model: it marks answers and cannot give any. Use it as `reward`."
         )
+    if found == "preferences":
+        raise ModelError(f"artifact {path} holds preferences, and no model: name it as `preferences`")
     if found == "adapter":
         return "adapter"
     if found == "model":

@@ -60,7 +60,7 @@ class Task(Table):
     """Its examples that every variant answers."""
     rows: Place | None = None
     """One file to split by shares."""
-    input: str = "input"
+    input: Named = "input"
     """The field with the question."""
     target: Column = "target"
     """The field with the accepted answer."""

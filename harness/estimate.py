@@ -12,7 +12,7 @@ from harness.devices import pick_dtype
 from harness.forecast import CHARACTERS_PER_TOKEN, Shapes
 from harness.measure import processor
 from harness.plan import PlannedRun, Stage, decoding
-from harness.plugins import Backend, Context, Prompt, Retriever, Select
+from harness.plugins import Backend, Context, Prompt, Retriever, Select, made_preferences
 from harness.records import Decoding, Example, Message, Passage
 from harness.store import Store
 
@@ -118,7 +118,12 @@ def _training(
     if method.reads == "documents":
         texts = [document.text for document in dataset.text or dataset.documents]
         count, answer = len(texts), _mean_tokens(texts)
-    elif method.reads == "preferences":
+    elif method.reads == "conversations":
+        talks = ["".join(turn["content"] for turn in one.messages) for one in dataset.conversations]
+        count, answer = len(talks), _mean_tokens(talks)
+    elif method.reads == "nothing":
+        count = 0
+    elif method.reads == "preferences" and made_preferences(method) is None:
         pairs = dataset.preferences
         asked = [Example(id=one.id, input=one.input) for one in pairs]
         count, prompt = len(pairs), _mean_prompt(asked, variant.prompt, context)
@@ -126,6 +131,7 @@ def _training(
     else:
         prompt, answer = _mean_prompt(dataset.train, variant.prompt, context), _mean_target(dataset.train)
     sides = 2 if method.reads == "preferences" else 1
+    count = method.uses(count)
     tokens = round((prompt + answer) * sides * count * method.passes())
     found: dict[str, Any] = {"input_tokens": tokens, "seconds": tokens / rates["train"]}
     found["steps"] = method.total_steps(count)

@@ -15,7 +15,7 @@ from harness import models, stages
 from harness.choices import distinct_targets
 from harness.data import Dataset, fingerprint
 from harness.errors import DataError
-from harness.plugins import Backend, Embedder, Method, Metric, Prompt, Retriever
+from harness.plugins import Backend, Embedder, Method, Metric, Prompt, Retriever, made_preferences
 from harness.records import Decoding, Example, digest, dump
 from harness.spec import Spec, Variant
 from harness.stages import Source
@@ -70,7 +70,7 @@ def parts(method: Method) -> tuple[str, ...]:
         case "documents":
             return ("documents", "text")
         case "preferences":
-            return ("preferences", "preferences_dev")
+            return () if made_preferences(method) else ("preferences", "preferences_dev")
         case "conversations":
             return ("conversations", "conversations_dev")
         case "nothing":

@@ -127,6 +127,12 @@ def refers(method: Method, name: str) -> Refers:
     return _reference_fields(type(method))[name]
 
 
+def made_preferences(method: Method) -> str | None:
+    """The stage whose preferences a method learns from, in place of those of the data."""
+    made: str | None = getattr(method, "preferences", None)
+    return made
+
+
 def _content(value: Any) -> Any:
     """The digest of what lies at a path; a name that is no path stays as it is."""
     if isinstance(value, tuple | list):
@@ -622,6 +628,10 @@ class Method(Plugin):
         found = {name: getattr(self, name) for name in _reference_fields(type(self)) if name != "start"}
         texts = {name: (value,) if isinstance(value, str) else value for name, value in found.items() if value}
         return {name: tuple(text) for name, text in texts.items()}
+
+    def uses(self, rows: int) -> int:
+        """How many of so many training rows the stage uses."""
+        return rows
 
     def passes(self) -> float:
         """How often the stage goes through its training rows at most: what a dry run estimates from."""

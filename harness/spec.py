@@ -29,7 +29,7 @@ from harness.data_spec import DataSpec
 from harness.decode import Decode
 from harness.errors import Fault, SpecError, StoreError, did_you_mean
 from harness.layers import assemble, fault, shown
-from harness.plugins import Backend, Family, Local, Method, Metric, Prompt, Retriever
+from harness.plugins import Backend, Family, Local, Method, Metric, Prompt, Retriever, made_preferences
 from harness.shape import Table, chosen, explain, fit, instance, model_has, not_of
 from harness.step import checked_name
 from harness.terms import TABLES, Constraints, Gate, Known, Prices, Scale, Terms
@@ -364,7 +364,7 @@ def _variant_faults(variant: Node, root: Node) -> Iterator[Fault]:
     yield from _same("stage", [stage.table["name"] for stage in stages if "name" in stage.table])
     for stage in stages:
         method = instance(Family("methods"), stage)
-        if data and isinstance(method, Method) and not data_spec.has(table, method.reads):
+        if data and isinstance(method, Method) and not (made_preferences(method) or data_spec.has(table, method.reads)):
             yield fault(stage, f"there is nothing to train on: [data] names no {data_spec.wanted(method.reads)}")
         if stage.text("context") == "retrieved" and retrieve is None:
             yield fault(stage.table["context"], 'context = "retrieved" needs a `retrieve` table in the same variant')

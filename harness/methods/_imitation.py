@@ -110,6 +110,9 @@ class Answers(Imitation):
     """How often an epoch takes the rows of a tag, such as `{ triage = 2.0 }`; those of other tags are taken once. Where
     a row has several of the tags, their weights are multiplied."""
 
+    def uses(self, rows: int) -> int:
+        return rows if self.examples is None else min(rows, self.examples)
+
     def row(self, renderer: Renderer, value: dict[str, Any]) -> Row:
         """What is learned from one row of the job's file."""
         if value["completion"] is None:

@@ -106,20 +106,31 @@ def load(
 
 def frozen(job: TrainJob, meaning: Mapping[str, Any], dtype: str) -> tuple[Any, Any]:
     """Load the policy that a reference of `job` stands for, to be asked and not trained, and its tokenizer: the job's
-    model with the artifact of a stage, another model by its name, or the bare base. Raises ModelError."""
+    model with the artifact of a stage, another model (`another`), or the bare base. Raises ModelError."""
     from peft import PeftModel
 
-    known = job.model
-    if "model" in meaning:
-        known = {**known, "id": meaning["model"], "revision": None, "trust_remote_code": False}
-    artifact = Path(meaning["artifact"]) if "artifact" in meaning else None
-    policy = load(replace(job, model=known, incoming=artifact), None, "float32")
+    known, incoming = job.model, None
+    if (name := another(meaning)) is not None:
+        known = {**known, "id": name, "revision": None, "trust_remote_code": False}
+    elif "artifact" in meaning:
+        incoming = Path(meaning["artifact"])
+    policy = load(replace(job, model=known, incoming=incoming), None, "float32")
     model = policy.model
     if isinstance(model, PeftModel) and not model.active_peft_config.is_prompt_learning:
         model = model.merge_and_unload()
     model.requires_grad_(False).eval()
     _cast(model, dtype)
     return model, policy.tokenizer
+
+
+def another(meaning: Mapping[str, Any]) -> str | None:
+    """The name, or folder, of the model that a reference stands for, where it is another one than the job's: a folder
+    that no stage left holds a model of its own, with its own tokenizer."""
+    if "model" in meaning:
+        return str(meaning["model"])
+    folder = Path(meaning.get("artifact", ""))
+    own = (folder / "config.json").is_file() and not (folder / "artifact.json").is_file()
+    return str(folder) if "artifact" in meaning and own else None
 
 
 def save(policy: Policy, out: Path, name: str, dtype: str) -> None:

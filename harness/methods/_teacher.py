@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import torch
 
-from harness.chat import end_tokens, read_template
+from harness.chat import context_length, end_tokens, read_template
 from harness.devices import pick_device, pick_dtype
 from harness.errors import DataError
 from harness.methods import _model, _rows, _sampling
@@ -31,7 +31,7 @@ def answered(
     left out. `meaning` is what `TrainJob.references` says of the teacher.
 
     Every answer stands in `job.out`/teacher.jsonl: {"id", "completion", "ended"}. Those that a killed process had are
-    not written again. Raises DataError where the teacher ended no answer.
+    not written again. Raises DataError where the teacher ended no answer, or a prompt leaves it no room for one.
     """
     kept = job.work / FILE
     lines = kept.read_text(encoding="utf-8").splitlines(keepends=True) if kept.is_file() else []
@@ -69,17 +69,25 @@ def _write(
     model, tokenizer = _model.frozen(job, meaning, "bfloat16" if dtype == "bfloat16" else "float32")
     model.to(pick_device(job.model.get("device", "auto")))
     # A model of its own has a template of its own; the job's stands for the job's model.
-    template = None if "model" in meaning else read_template(job.model.get("chat_template"))
+    template = read_template(job.model.get("chat_template")) if _model.another(meaning) is None else None
     renderer = _rows.Renderer(tokenizer, template)
     ends = end_tokens(tokenizer, model.generation_config.eos_token_id) | {renderer.end}
     sampler = _sampling.Sampler(model, renderer, ends, temperature=temperature, most=most, autocast=False)
+    room = context_length(model.config, tokenizer) - most
     with kept.open("a", encoding="utf-8") as file:
         for start in range(done, len(values), AT_ONCE):
             part = values[start : start + AT_ONCE]
             asked = [[Message(cast(Role, m["role"]), m["content"]) for m in value["messages"]] for value in part]
+            prompts = renderer.prompts(asked)
+            for value, prompt in zip(part, prompts, strict=True):
+                if len(prompt) > room:
+                    raise DataError(
+                        f"the prompt of row {value['id']!r} has {len(prompt)} tokens, and the teacher has room "
+                        f"for {room} beside an answer: lower max_tokens, or use a teacher with a longer context"
+                    )
             with torch.random.fork_rng():
                 torch.manual_seed(random.Random(f"{job.seed} {start}").getrandbits(63))
-                answers = sampler.sample(renderer.prompts(asked))
+                answers = sampler.sample(prompts)
             for value, ids in zip(part, answers, strict=True):
                 ended = ids[-1] in ends
                 text = tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=True)

@@ -43,7 +43,7 @@ class Distill(Answers):
     temperature: float = Field(1.0, gt=0)
     """What both models' logits are divided by before they are compared: above 1, unlikely tokens count more."""
     max_tokens: int = Field(64, ge=1)
-    """How long an answer that the student writes may be."""
+    """How long an answer that the student writes may be; less where the longest prompt leaves less room."""
 
     @model_validator(mode="after")
     def _a_prompt_is_no_student(self) -> Distill:
@@ -71,12 +71,13 @@ class Distill(Answers):
         teacher, tokenizer = _model.frozen(job, job.references[self.teacher], dtype)
         same_vocabulary(policy.tokenizer, tokenizer, self.teacher)
         renderer = _rows.Renderer(policy.tokenizer, read_template(job.model.get("chat_template")))
+        room = self.limit(policy) - max(row.prompt for row in told["rows"])
         sampler = _sampling.Sampler(
             policy.model,
             renderer,
             end_tokens(policy.tokenizer, policy.model.generation_config.eos_token_id) | {renderer.end},
             temperature=1.0,
-            most=self.max_tokens,
+            most=max(1, min(self.max_tokens, room)),
             autocast=told["autocast"],
         )
         return _distilling.DistillTrainer(

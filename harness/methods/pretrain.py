@@ -38,6 +38,10 @@ class Pretrain(Imitation):
     def reads(self) -> Reads:
         return "documents"
 
+    def total_steps(self, rows: int) -> int | None:
+        """None: how many blocks the documents make is known once they are read."""
+        return None
+
     def lesson(self, job: TrainJob, policy: Policy) -> Lesson:
         from harness.methods import _rows
 

@@ -161,6 +161,17 @@ def test_a_teacher_of_another_vocabulary_is_refused(tmp_path: Path, tiny_model: 
         Distill(**QUICK).fit(job_of(tmp_path / "job", tiny_model, other), silent)
 
 
+def test_a_folder_with_a_model_of_its_own_is_a_teacher_with_its_own_tokenizer(
+    tmp_path: Path, tiny_model: Path, large: Path
+) -> None:
+    job = job_of(tmp_path / "job", tiny_model, None)
+    job.references["large"] = {"artifact": str(large)}
+    Distill(**QUICK | {"max_steps": 1}).fit(job, silent)
+    named = job_of(tmp_path / "named", tiny_model, large)
+    Distill(**QUICK | {"max_steps": 1}).fit(named, silent)
+    assert same(weights(job.out), weights(named.out))
+
+
 class Soft(Full):
     prompt_learning: ClassVar[bool] = True
 

@@ -22,6 +22,9 @@ from harness.methods import _rows
 from harness.methods.sft import Sft
 from harness.plugins import TrainJob
 
+# PEFT asks a model about gradient checkpointing under a name that transformers is about to drop.
+pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
+
 QUICK: dict[str, Any] = {"adapter": Lora(rank=4), "learning_rate": 5e-3, "epochs": 1, "batch_size": 4}
 
 TOOLS = (
@@ -107,7 +110,6 @@ def test_a_row_without_a_target_is_told(tmp_path: Path, tiny_model: Path) -> Non
 # ------------------------------------------------------------------------------------------------------------ the loss
 
 
-@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
 def test_the_whole_text_can_be_learned_and_targets_smoothed(tmp_path: Path, tiny_model: Path) -> None:
     import torch
 
@@ -154,7 +156,7 @@ def test_packing_is_refused_where_rows_would_see_each_other(tmp_path: Path, tiny
     config = BloomConfig(vocab_size=len(tokenizer), hidden_size=32, n_layer=1, n_head=2, initializer_range=0.3)
     BloomForCausalLM(config).save_pretrained(tmp_path / "bloom")
     tokenizer.save_pretrained(tmp_path / "bloom")
-    with pytest.raises(ModelError, match="in a bloom model rows that are laid end to end see each other"):
+    with pytest.raises(ModelError, match="in a 'bloom' model rows that are laid end to end see each other"):
         Sft(**QUICK | {"adapter": Full(), "packing": True}).fit(make_job(tmp_path / "job", tmp_path / "bloom"), silent)
 
 
@@ -219,14 +221,14 @@ def test_every_turn_of_the_assistant_is_learned_and_nothing_else(tokenizer: Any)
 
 
 def test_traces_of_tools_are_trained_on(tmp_path: Path, tiny_model: Path) -> None:
-    method = Sft(**QUICK | {"learns": "conversations", "epochs": 10, "batch_size": 6, "learning_rate": 1e-2})
+    method = Sft(**QUICK | {"learns": "conversations", "epochs": 6, "batch_size": 6, "learning_rate": 1e-2})
     job = make_job(tmp_path / "job", tiny_model, train=traces(), dev=traces(8)[6:], chat_template=TOOLS)
     outcome = method.fit(job, silent)
-    assert losses(job)[-1] < 0.7 * losses(job)[0]
+    assert losses(job)[-1] < 0.8 * losses(job)[0]
     assert outcome.details["train_rows"] == 6
     again = make_job(tmp_path / "again", tiny_model, train=traces(), dev=traces(8)[6:], chat_template=TOOLS)
     with pytest.raises(KeyboardInterrupt):
-        method.fit(again, stop_after(4))
+        method.fit(again, stop_after(3))
     assert method.fit(again, silent) == outcome
     assert same(weights(again.out), weights(job.out))
 
@@ -252,10 +254,9 @@ def test_turns_beyond_the_limit_are_cut(tokenizer: Any) -> None:
     ],
 )
 def test_a_template_that_cannot_write_a_conversation_is_told(tokenizer: Any, template: str, said: str) -> None:
+    renderer = _rows.Renderer(tokenizer, TOOLS)
+    renderer.template = template
     with pytest.raises(ModelError, match=said):
-        _rows.Renderer(tokenizer, TOOLS).__class__(tokenizer, TOOLS)  # the template of a model that can
-        renderer = _rows.Renderer(tokenizer, TOOLS)
-        renderer.template = template
         renderer.conversation(traces(1)[0]["messages"], None, "c0")
 
 
@@ -316,6 +317,12 @@ def test_a_teacher_that_ends_no_answer_is_told(tmp_path: Path, tiny_model: Path)
     job = replace(make_job(tmp_path / "job", tiny_model), references={"t": {"model": str(model)}})
     with pytest.raises(DataError, match=r"the teacher ended none of its 24 answers within 1 tokens: raise max_tokens"):
         Sft(**QUICK | {"teacher": "t", "max_tokens": 1}).fit(job, silent)
+
+
+def test_a_prompt_that_leaves_the_teacher_no_room_is_told(tmp_path: Path, tiny_model: Path, teacher: Path) -> None:
+    job = taught(tmp_path / "job", tiny_model, teacher)
+    with pytest.raises(DataError, match=r"the prompt of row 'q0' has \d+ tokens, .*room for 12 beside an answer"):
+        Sft(**QUICK | {"teacher": "t", "max_tokens": 500}).fit(job, silent)
 
 
 # ------------------------------------------------------------------------------------------------------- refused pairs
