@@ -108,7 +108,7 @@ def named(logs: Mapping[str, Any]) -> dict[str, float]:
         name = NAMES.get(key) or (f"dev_{NAMES[bare]}" if bare != key and bare in NAMES else None)
         if name is None and key.startswith("eval_metric/"):
             name = f"dev_{key.removeprefix('eval_metric/')}"
-        if name is not None and value is not None:  # TRL logs None for what it could not tell.
+        if name is not None and value is not None:  # TRL says None where a figure was nowhere a number.
             found[name] = float(value)
     return found
 

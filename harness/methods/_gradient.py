@@ -188,8 +188,8 @@ class Gradient(Method):
         dtype = self._dtype(job.model)
         set_seed(job.seed)  # Adapters start from random weights.
         with _model.quiet(), warnings.catch_warnings():
-            # PEFT asks a model about gradient checkpointing under a name that transformers is about to drop.
-            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+            # PEFT and TRL speak of gradient checkpointing under names that transformers is about to drop.
+            warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*", category=FutureWarning)
             policy = self.load(job, dtype)
             look = partial(_probe.look, policy.model, policy.tokenizer, autocast=dtype == "bfloat16")
             general = [look()] if self.makes == "policy" else []

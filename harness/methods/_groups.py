@@ -5,8 +5,8 @@ Imported where a training begins and nowhere else: TRL and torch are loaded with
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -46,14 +46,15 @@ class Grouped(Rolling):
         self.prompts, self.plan, self.autocast = prompts, plan, autocast
         self._figures: dict[str, float] = {}
         self._ids = {prompt.text: list(prompt.ids) for prompt in prompts}
-        super().__init__(  # type: ignore[call-arg]
-            model=model,
-            reward_funcs=[self.reward],
-            args=config,
-            processing_class=tokenizer,
-            # TRL looks at one; the prompts come through get_train_dataloader.
-            train_dataset=Dataset.from_dict({"prompt": [prompts[0].text]}),
-        )
+        with no_copy(model):
+            super().__init__(  # type: ignore[call-arg]
+                model=model,
+                reward_funcs=[self.reward],
+                args=config,
+                processing_class=tokenizer,
+                # TRL looks at one; the prompts come through get_train_dataloader.
+                train_dataset=Dataset.from_dict({"prompt": [prompts[0].text]}),
+            )
         self.beta, self.ref_model = beta, rollouts.reference
         self.eos_token_ids = sorted(rollouts.sampler.ends)
 
@@ -152,6 +153,20 @@ class Grouped(Rolling):
         # A process with less memory may take smaller parts, and then samples again.
         if len(kept["inputs"]) == self.args.steps_per_generation:
             self._buffered_inputs = kept["inputs"]
+
+
+@contextmanager
+def no_copy(model: Any) -> Iterator[None]:
+    """Keep TRL from adding a copy of the adapter as its reference. RLOOTrainer does so without need, the copy would be
+    saved beside the adapter, and initialisations that change the base weights (PiSSA) would change them twice."""
+    model.add_adapter = lambda *args, **kwargs: None
+    # What TRL then copies goes from each weight to itself.
+    weight = model.get_parameter
+    model.get_parameter = lambda name: weight(name.replace(".ref.", ".default."))
+    try:
+        yield
+    finally:
+        del model.add_adapter, model.get_parameter
 
 
 class GroupTrainer(Followed, Grouped, GRPOTrainer):  # type: ignore[misc]

@@ -13,7 +13,7 @@ import sys
 import warnings
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from pydantic import ValidationError
@@ -307,7 +307,7 @@ def test_prompts_that_leave_no_room_are_left_out_and_counted(tmp_path: Path, tin
 
 
 class Foreign(Adapter):
-    trl = False
+    trl: ClassVar[bool] = False
 
     def wrap(self, model: Any) -> Any:
         return model
