@@ -9,6 +9,7 @@ from harness.plugins import Adapter
 
 class Full(Adapter):
     learning_rate: ClassVar[float] = 2e-5
+    usual: ClassVar[tuple[float, float]] = (1e-6, 5e-4)
 
     def wrap(self, model: Any) -> Any:
         return model.requires_grad_(True)

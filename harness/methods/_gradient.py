@@ -8,13 +8,14 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from harness import extras
+from harness import adapted, extras
 from harness.chat import context_length
 from harness.devices import pick_device, pick_dtype
+from harness.errors import ModelError
 from harness.plugins import Adapter, Family, Method, Trained, TrainJob
 
 if TYPE_CHECKING:
@@ -43,6 +44,10 @@ class Gradient(Method):
     query_only = frozenset({"name", "checkpoint_every"})
     rate_scale: ClassVar[float] = 1.0
     """What an adapter's own learning rate is multiplied by: preference losses need smaller steps than imitation."""
+    own_loss: ClassVar[bool] = False
+    """Whether the loss is computed here, not by TRL, whose trainers refuse some adapters."""
+    trains_output: ClassVar[bool] = False
+    """Whether an adapter may sit on the output layer."""
 
     adapter: Annotated[Adapter | None, Family("adapters")] = None
     """Without one the incoming adapter is trained on, or the whole model where none comes in; with one, an incoming
@@ -81,6 +86,28 @@ class Gradient(Method):
     def passes(self) -> float:
         return self.epochs
 
+    @model_validator(mode="after")
+    def _fits_its_adapter(self) -> Self:
+        if self.adapter is None:
+            return self
+        kind = self.adapter.kind
+        if self.gradient_checkpointing and not self.adapter.gradient_checkpointing:
+            raise ValueError(
+                f"the adapter {kind} cannot be trained with gradient_checkpointing, which drops the keys and values "
+                "that it puts before the text. Leave gradient_checkpointing out"
+            )
+        if not self.adapter.trl and not self.own_loss:
+            raise ValueError(
+                f"the adapter {kind} does not work with the trainer behind {self.kind}, which stops at it. Use another "
+                "adapter, or the stage sft"
+            )
+        if self.adapter.targets_output and not self.trains_output:
+            raise ValueError(
+                f"the trainer behind {self.kind} reads the output layer past an adapter, so lm_head cannot be a "
+                "target. Leave it out"
+            )
+        return self
+
     # --------------------------------------------------------------------------------------------- what a method says
 
     @abstractmethod
@@ -91,7 +118,17 @@ class Gradient(Method):
         """Load the model to train."""
         from harness.methods import _model
 
-        return _model.load(job, self.adapter, dtype)
+        policy = _model.load(job, self.adapter, dtype)
+        self._check(policy)
+        return policy
+
+    def _check(self, policy: Policy) -> None:
+        """Refuse an incoming adapter that cannot be trained on so; one of the stage's own is checked in the spec."""
+        kinds = {getattr(c.peft_type, "value", c.peft_type) for c in getattr(policy.model, "peft_config", {}).values()}
+        if self.gradient_checkpointing and "PREFIX_TUNING" in kinds:
+            raise ModelError("an incoming prefix cannot be trained on with gradient_checkpointing: leave that out")
+        if not self.own_loss and "ADAPTION_PROMPT" in kinds:
+            raise ModelError(f"an incoming llama-adapter cannot be trained on by {self.kind}: its trainer stops at it")
 
     def outcome(self, trainer: Any, step: int) -> dict[str, Any]:
         """Further figures of the weights that are kept, those after `step`."""
@@ -126,12 +163,14 @@ class Gradient(Method):
             policy = self.load(job, dtype)
             ready = self.ready(job, policy, dtype)
             trainer, steps = ready.trainer, ready.trainer.args.max_steps
+            companion = self.adapter.companion(policy.model, steps) if self.adapter is not None else None
             trainer.follow(
                 curves=job.work / "curves.jsonl",
                 progress=progress,
                 patience=self.patience,
                 due=self._evaluations(steps, ready.steps_per_epoch) if job.dev else frozenset(),
                 steps_per_epoch=ready.steps_per_epoch,
+                companion=companion,
             )
             _following.run(trainer)
             state = trainer.state
@@ -167,7 +206,7 @@ class Gradient(Method):
 
     def limit(self, policy: Policy) -> int:
         """Tokens after which a row is cut."""
-        context = context_length(policy.model.config, policy.tokenizer)
+        context = context_length(policy.model.config, policy.tokenizer) - adapted.virtual_tokens(policy.model)
         return min(self.max_length or context, context)
 
     def arguments(self, job: TrainJob, policy: Policy, steps: int) -> dict[str, Any]:

@@ -6,16 +6,14 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
-
-from pydantic import model_validator
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from harness.chat import read_template
 from harness.errors import DataError
 from harness.methods import _rows
 from harness.methods._gradient import Gradient
 from harness.methods._rows import Row
-from harness.plugins import Adapter, Reads, TrainJob
+from harness.plugins import Reads, TrainJob
 
 if TYPE_CHECKING:
     from harness.methods._model import Policy
@@ -148,30 +146,10 @@ class Preferring(Gradient):
     def reads(self) -> Reads:
         return "preferences"
 
-    @model_validator(mode="after")
-    def _adapter_can_be_trained(self) -> Self:
-        if self.adapter is not None and (fault := self.refused(self.adapter)):
-            raise ValueError(fault)
-        return self
-
     @property
     def prefixes(self) -> bool:
         """Whether a new adapter puts tokens before the text."""
-        return bool(getattr(type(self.adapter), "prompt_learning", False))
-
-    def refused(self, adapter: Adapter) -> str | None:
-        """Why `adapter` cannot be trained by this stage, None where it can."""
-        name, kind = adapter.kind, type(adapter)
-        if not getattr(kind, "trl", True):
-            return f"TRL's trainer for {self.kind} cannot train the adapter {name}: it works with sft, or take lora"
-        if getattr(adapter, "targets_output", False):
-            return (
-                f"{self.kind} takes the output layer's weights as they are, so that an adapter on lm_head would never "
-                "be trained: leave it out of the targets"
-            )
-        if self.gradient_checkpointing and not getattr(kind, "gradient_checkpointing", True):
-            return f"the adapter {name} cannot be trained with gradient_checkpointing = true: leave one of them out"
-        return None
+        return self.adapter is not None and self.adapter.prompt_learning
 
     def read(self, job: TrainJob, policy: Policy, reading: Callable[..., tuple[list[R], Tally]]) -> Read[R]:
         """Read train and dev by `reading(file, renderer, limit)`."""

@@ -107,8 +107,9 @@ class AnswerTrainer(Followed, SFTTrainer):  # type: ignore[misc]
         return total / (wanted.sum() if num_items_in_batch is None else num_items_in_batch)
 
     def _only_wanted(self, layer: Any, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor] | None:
-        """Before the output layer: keep of the hidden states (rows, tokens, width) those that predict an answer."""
-        return None if self._wanted is None else (inputs[0][self._wanted],)
+        """Before the output layer: keep of the hidden states (rows, tokens, width) those that predict an answer. An
+        adapter may have put tokens of its own before the row."""
+        return None if self._wanted is None else (inputs[0][:, -self._wanted.shape[1] :][self._wanted],)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """The mean loss of an answer's token over the dev rows."""

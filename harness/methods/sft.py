@@ -7,7 +7,7 @@ very token ids that the model is asked with.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.chat import read_template
 from harness.methods._gradient import Gradient, Ready, one_device
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 
 class Sft(Gradient):
+    own_loss: ClassVar[bool] = True
+    trains_output: ClassVar[bool] = True
+
     group_by_length: bool = True
     """Whether rows of like length go into a batch together, which saves padding."""
 
