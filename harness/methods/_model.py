@@ -152,19 +152,19 @@ def save(policy: Policy, out: Path, name: str, dtype: str) -> None:
             model.save_pretrained(out, save_embedding_layers=False, path_initial_model_for_weight_conversion=began)
         (out / "README.md").unlink(missing_ok=True)
     else:
-        whole = _whole(policy)
-        for weight in whole.parameters():
+        model = whole(policy)
+        for weight in model.parameters():
             weight.data = weight.data.to(getattr(torch, dtype))
-        whole.config.dtype = getattr(torch, dtype)
+        model.config.dtype = getattr(torch, dtype)
         for name, value in policy.settings.items():
-            setattr(whole.config, name, value)
-        whole.save_pretrained(out)
+            setattr(model.config, name, value)
+        model.save_pretrained(out)
         policy.tokenizer.save_pretrained(out)
     described = {"kind": policy.kind, "base": policy.base}
     (out / "artifact.json").write_text(json.dumps(described) + "\n", encoding="utf-8")
 
 
-def _whole(policy: Policy) -> Any:
+def whole(policy: Policy) -> Any:
     """The model with what was learned in its weights."""
     from peft import PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 
@@ -174,7 +174,7 @@ def _whole(policy: Policy) -> Any:
     if policy.quantized_from is not None:
         # Into the weights that were quantised, not into what quantising left of them.
         learned = get_peft_model_state_dict(model, save_embedding_layers=False)
-        model = get_peft_model(_load(policy.quantized_from, False), model.peft_config["default"])
+        model = get_peft_model(_load(policy.quantized_from, False)[0], model.peft_config["default"])
         set_peft_model_state_dict(model, learned)
     return adapted.merge(model, "what was learned")
 

@@ -135,7 +135,8 @@ class PpoTrainer(Followed, Rolling, Trainer):  # type: ignore[misc]
         sums = {"policy_loss": policy, "value_loss": value, "clip_fraction": clipped, "entropy": read.entropy()}
         for name, each in sums.items():
             self._figures[name] = self._figures.get(name, 0.0) + float(each.detach().sum()) / num_items_in_batch
-        return (policy.sum() + rules.value_coef * value.sum()) / num_items_in_batch
+        loss: torch.Tensor = (policy.sum() + rules.value_coef * value.sum()) / num_items_in_batch
+        return loss
 
     # ------------------------------------------------------------------------------------------------------ one round
 
@@ -170,7 +171,7 @@ class PpoTrainer(Followed, Rolling, Trainer):  # type: ignore[misc]
         }
         if rules.target_kl is not None:
             self.kl_coef = _ppo.adapted(self.kl_coef, kl, rules.target_kl, rules.kl_gain)
-        order = [torch.randperm(len(rows)).split(rules.batch_size) for _ in range(rules.rollout_epochs)]
+        order = [torch.split(torch.randperm(len(rows)), rules.batch_size) for _ in range(rules.rollout_epochs)]
         return Round(
             ids=[list(row.ids) for row in rows],
             prompt=[row.prompt for row in rows],

@@ -149,10 +149,12 @@ class Preferring(Gradient):
     def reads(self) -> Reads:
         return "preferences"
 
-    @property
-    def prefixes(self) -> bool:
-        """Whether a new adapter puts tokens before the text."""
-        return self.adapter is not None and self.adapter.prompt_learning
+    def switched_off(self, policy: Policy) -> bool:
+        """Whether the policy as it came in is the model without its adapter: where that is new. One whose beginning was
+        taken out of the base weights gives it back from the start instead (PiSSA)."""
+        from peft import PeftModel
+
+        return self.adapter is not None and isinstance(policy.model, PeftModel) and not policy.start
 
     def read(self, job: TrainJob, policy: Policy, reading: Callable[..., tuple[list[R], Tally]]) -> Read[R]:
         """Read train and dev by `reading(file, renderer, limit)`."""

@@ -60,8 +60,8 @@ class Referenced(Planned):
         return self._metrics["train" if self.model.training else "eval"]
 
     def refer(self, rows: Sequence[Row], *, without_adapter: bool) -> None:
-        """Keep the reference's log-probabilities of the answers in `rows`. `without_adapter` is for a new adapter that
-        changes answers from the start, as tokens before the text do; others begin as the policy that came in."""
+        """Keep the reference's log-probabilities of the answers in `rows`: those of the policy as it is before the
+        first step, or `without_adapter`."""
         unlike = list(dict.fromkeys(rows))
         with self.model.disable_adapter() if without_adapter else nullcontext():
             self._reference = dict(zip(unlike, self.log_probabilities(unlike), strict=True))

@@ -11,8 +11,10 @@ import torch
 from pydantic import ValidationError
 from training import curves, log_probabilities, make_job, opened, preferences, rows, silent
 
+from harness.adapters.bottleneck import Bottleneck
 from harness.adapters.full import Full
 from harness.adapters.lora import Lora
+from harness.adapters.prompt import Prompt
 from harness.methods.dpo import SMOOTHED, Dpo
 from harness.methods.sft import Sft
 
@@ -46,7 +48,6 @@ def test_the_reference_is_the_policy_as_the_stage_received_it_and_never_moves(
 ) -> None:
     received = before if incoming else None
     job = make_job(tmp_path / "job", tiny_model, train=preferences(), dev=DEV, incoming=received)
-    # The adapter's dropout is off: else the policy would differ from itself.
     Dpo(adapter=adapter, eval_every=1, **QUICK).fit(job, silent)
     lines = curves(job.out)
     assert lines[0]["loss"] == pytest.approx(math.log(2), abs=1e-5)
@@ -56,6 +57,19 @@ def test_the_reference_is_the_policy_as_the_stage_received_it_and_never_moves(
         ratio = sums(tiny_model, job.out, name) - sums(tiny_model, received, name)
         assert ratio.abs().mean() > 0.02, "the policy has moved"
         assert last[f"dev_{name}_reward"] == pytest.approx(BETA * ratio.mean().item(), rel=1e-3, abs=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
+@pytest.mark.parametrize("adapter", [Prompt(), Bottleneck(), Lora(init="pissa", rank=4)], ids=lambda one: one.kind)
+def test_a_new_adapter_that_is_not_nothing_at_first_is_no_part_of_the_reference(
+    tmp_path: Path, tiny_model: Path, adapter: Any
+) -> None:
+    job = make_job(tmp_path / "job", tiny_model, train=DEV)
+    method = Dpo(adapter=adapter, **QUICK)
+    trainer = method.ready(job, method.load(job, "float32"), "float32").trainer
+    for name in ("chosen", "rejected"):
+        found = trainer.reference([getattr(pair, name) for pair in trainer.rows])
+        torch.testing.assert_close(found, sums(tiny_model, None, name), rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("loss", ["sigmoid", "ipo", "hinge", "robust"])
