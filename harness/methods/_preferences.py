@@ -6,14 +6,14 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, TypeVar
 
 from harness.chat import read_template
 from harness.errors import DataError
 from harness.methods import _rows
 from harness.methods._gradient import Gradient
 from harness.methods._rows import Row
-from harness.plugins import Reads, TrainJob
+from harness.plugins import Local, Reads, Refers, TrainJob
 
 if TYPE_CHECKING:
     from harness.methods._model import Policy
@@ -132,7 +132,8 @@ class Read(Generic[R]):
 
 
 class Preferring(Gradient):
-    """A stage that learns from preferences."""
+    """A stage that learns from preferences. Dropout is off in all of them, as TRL recommends: the policy would differ
+    from itself by chance, and the losses are about differences."""
 
     rate_scale: ClassVar[float] = 0.05
     """With it LoRA gets 1e-5 and the whole model 1e-6: TRL's values for DPO."""
@@ -141,6 +142,9 @@ class Preferring(Gradient):
         "dev_margin": "eval_rewards/margins",
     }
     """What is told of the kept weights, by what the trainer calls it."""
+
+    preferences: Annotated[str, Refers("preferences"), Local(or_name=True)] | None = None
+    """The stage `make-preferences` whose pairs are learned, or a folder it left; by default [data] preferences."""
 
     @property
     def reads(self) -> Reads:
