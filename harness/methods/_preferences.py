@@ -132,7 +132,8 @@ class Read(Generic[R]):
 
 
 class Preferring(Gradient):
-    """A stage that learns from preferences."""
+    """A stage that learns from preferences. Dropout is off in all of them, as TRL recommends: the policy would differ
+    from itself by chance, and the losses are about differences."""
 
     rate_scale: ClassVar[float] = 0.05
     """With it LoRA gets 1e-5 and the whole model 1e-6: TRL's values for DPO."""
