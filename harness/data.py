@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from harness import conversations, leaks, preferences
-from harness.data_spec import SPLITS, DataSpec, Named
+from harness.data_spec import COLUMNS, SPLITS, DataSpec, Named
 from harness.documents import load as load_documents
 from harness.errors import DataError, did_you_mean
 from harness.figures import counted
@@ -312,7 +312,7 @@ class _Mapping:
 
     def examples(self, table: Rows) -> list[Example]:
         spec = self._spec
-        named = {name: getattr(spec, name) for name in ("input", "target", "group", "tags", "id", "source")}
+        named = {name: getattr(spec, name) for name in COLUMNS}
         fields = {name: _field(table, field) for name, field in named.items()}
         values = {name: _values(table, path) for name, path in fields.items() if path is not None}
         _refuse_absent(table, named, values)

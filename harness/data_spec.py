@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, field_serializer
+from pydantic import BeforeValidator, Field, WithJsonSchema, field_serializer, model_validator
 
 from harness.errors import Fault
 from harness.layers import fault
@@ -21,6 +21,7 @@ Split = Place | Share | None
 Named = str | Annotated[tuple[str, ...], Field(min_length=1)]
 """A field of the rows: the first of several that a file has."""
 SPLITS = ("train", "dev", "heldout")
+COLUMNS = ("input", "target", "group", "tags", "id", "source")
 Column = Annotated[
     Named | None,
     BeforeValidator(lambda value: None if value is False else value),
@@ -129,10 +130,18 @@ class DataSpec(Table):
     tasks: tuple[Task, ...] = Field((), alias="task")
     """Several data sets at once, for multi-task training."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _tasks_have_the_fields_of_the_data(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or not isinstance(values.get("task"), list | tuple):
+            return values
+        own = {name: values[name] for name in COLUMNS if name in values}
+        return values | {"task": [own | task if isinstance(task, dict) else task for task in values["task"]]}
+
     def of_task(self, task: Task) -> DataSpec:
         """What `[data]` would say were the task alone in it."""
-        given = {name: getattr(task, name) for name in task.model_fields_set - {"name"}}
-        return self.model_copy(update=dict.fromkeys((*SPLITS, "rows")) | {"tasks": ()} | given)
+        given = {name: getattr(task, name) for name in (*SPLITS, "rows", *COLUMNS)}
+        return self.model_copy(update={"tasks": ()} | given)
 
     @property
     def alone(self) -> bool:

@@ -41,11 +41,9 @@ class Sft(Answers):
 
     @model_validator(mode="after")
     def _settings_fit_together(self) -> Sft:
-        # What is written is compared, not whether: a job holds every setting of its stage.
-        fields = type(self).model_fields
-        odd = [name for name in ("temperature", "max_tokens") if getattr(self, name) != fields[name].default]
-        if self.teacher is None and odd:
-            raise ValueError(f"`{odd[0]}` is about the answers of a `teacher`, and none is named")
+        for name in ("temperature", "max_tokens") if self.teacher is None else ():
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"`{name}` is about the answers of a `teacher`, and none is named")
         if self.learns == "conversations":
             if self.teacher is not None:
                 raise ValueError('a teacher answers the prompts of examples: it needs learns = "examples"')

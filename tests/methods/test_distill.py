@@ -242,3 +242,10 @@ def test_a_student_is_cut_from_what_an_adapter_made_of_the_model(
 def test_a_student_that_is_not_smaller_is_refused(tmp_path: Path, tiny_model: Path) -> None:
     with pytest.raises(ModelError, match="student: the model has 2 layers, so a smaller one has at most 1, not 2"):
         Distill(teacher="base", student=Student(layers=2)).fit(job_of(tmp_path / "job", tiny_model, None), silent)
+
+
+def test_a_stage_is_the_same_after_it_was_written_down_for_its_process() -> None:
+    method = Distill(teacher="base", student=Student(layers=2), adapter=Lora(rank=2))
+    table = json.loads(json.dumps(method.table()))
+    assert table.pop("kind") == "distill"
+    assert Distill.model_validate(table) == method

@@ -341,3 +341,10 @@ def test_a_prompt_that_leaves_the_teacher_no_room_is_told(tmp_path: Path, tiny_m
 def test_settings_that_do_not_fit_together_are_refused(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         Sft.model_validate(settings)
+
+
+def test_a_stage_is_the_same_after_it_was_written_down_for_its_process() -> None:
+    for method in (Sft(), Sft(teacher="base", max_tokens=9, weights={"a": 2.0}), Sft(learns="conversations")):
+        table = json.loads(json.dumps(method.table()))
+        assert table.pop("kind") == "sft"
+        assert Sft.model_validate(table) == method
