@@ -120,10 +120,16 @@ class Bench:
         )
         set_seed(SEED)
         policy = _model.load(job, self.method.adapter, self.dtype)
-        self.made, _, _ = self.method._read(job, policy)
-        trainer = self.method._trainer(job, policy, self.made, [], self.dtype, lambda *call: None)
-        self.batches = trainer.batches
-        return trainer
+        ready = self.method.ready(job, policy, self.dtype)
+        ready.trainer.follow(
+            curves=work / "curves.jsonl",
+            progress=lambda *call: None,
+            patience=None,
+            due=frozenset(),
+            steps_per_epoch=ready.steps_per_epoch,
+        )
+        self.made, self.batches = ready.trainer.rows, ready.trainer.batches
+        return ready.trainer
 
     def config(self, **settings: Any) -> SFTConfig:
         return SFTConfig(

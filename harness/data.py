@@ -15,28 +15,29 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from harness import leaks
+from harness import conversations, leaks, preferences
+from harness.data_spec import COLUMNS, SPLITS, DataSpec, Named
 from harness.documents import load as load_documents
 from harness.errors import DataError, did_you_mean
 from harness.figures import counted
 from harness.leaks import Leaks, Rules
 from harness.readers import Row, Rows, raise_faults, read
-from harness.records import Document, Example, digest
+from harness.records import Conversation, Document, Example, Preference, digest
 
-if TYPE_CHECKING:
-    from harness.data_spec import DataSpec, Named
+MORE = ("preferences", "preferences_dev", "text", "conversations", "conversations_dev")
+"""Parts that few data sets have."""
 
-SPLITS = ("train", "dev", "heldout")
+Part = Sequence[Example] | Sequence[Document] | Sequence[Preference] | Sequence[Conversation]
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """What `load` gives. `fingerprints` has a SHA-256 over every field of every row for "train", "dev", "heldout" and
-    "documents", in their order: which shots come first and which rows share a batch depends on it. `notes` are
-    sentences that must be shown with the results. `leaks` are those that were permitted. `answered` says how many
-    held-out examples have an accepted answer in the documents, and of how many."""
+    """What `load` gives. `fingerprints` has a SHA-256 over every field of every row for each part, in their order:
+    which shots come first and which rows share a batch depends on it. `notes` are sentences that must be shown with the
+    results. `leaks` are those that were permitted. `answered` says how many held-out examples have an accepted answer
+    in the documents, and of how many. `preferences_dev` are those kept from training."""
 
     train: tuple[Example, ...]
     dev: tuple[Example, ...]
@@ -46,11 +47,17 @@ class Dataset:
     notes: tuple[str, ...] = ()
     leaks: Leaks = leaks.NONE
     answered: tuple[int, int] = (0, 0)
+    preferences: tuple[Preference, ...] = ()
+    preferences_dev: tuple[Preference, ...] = ()
+    text: tuple[Document, ...] = ()
+    conversations: tuple[Conversation, ...] = ()
+    conversations_dev: tuple[Conversation, ...] = ()
 
     @property
     def counts(self) -> dict[str, int]:
         """How many rows each part has."""
-        return {name: len(getattr(self, name)) for name in (*SPLITS, "documents")}
+        extra = [name for name in MORE if getattr(self, name)]
+        return {name: len(getattr(self, name)) for name in (*SPLITS, "documents", *extra)}
 
 
 def load(spec: DataSpec, *, refuse: bool = True) -> Dataset:
@@ -61,12 +68,18 @@ def load(spec: DataSpec, *, refuse: bool = True) -> Dataset:
     """
     splits = _splits(spec)
     documents, about = load_documents(spec.documents) if spec.documents is not None else ((), ())
-    found = leaks.find(
-        splits["heldout"], {"train": splits["train"], "dev": splits["dev"]}, documents, _rules(spec, search=True)
-    )
+    text, about_text = load_documents(spec.text) if spec.text is not None else ((), ())
+    pairs, pairs_dev = _preferences(spec)
+    learned = {"train": splits["train"], "dev": splits["dev"]}
+    if pairs or pairs_dev:
+        learned["preferences"] = _as_examples([*pairs, *pairs_dev])
+    talks, talks_dev = _conversations(spec)
+    if talks or talks_dev:
+        learned["conversations"] = _asked([*talks, *talks_dev])
+    found = leaks.find(splits["heldout"], learned, [*documents, *text], _rules(spec, search=True))
     if refuse:
         found.refuse()
-    notes = [*found.notes, *_shared_with_dev(splits), *about]
+    notes = [*found.notes, *_shared_with_dev(splits), *about, *about_text]
     for name in SPLITS:
         limit = getattr(spec, f"{name}_limit")
         if limit is not None and limit < len(splits[name]):
@@ -77,10 +90,44 @@ def load(spec: DataSpec, *, refuse: bool = True) -> Dataset:
         notes += _answers(*answered)
         splits = _with_known_sources(splits, {document.id for document in documents}, spec, notes)
     train, dev, heldout = (tuple(splits[name]) for name in SPLITS)
-    parts: dict[str, tuple[Example | Document, ...]] = {"train": train, "dev": dev, "heldout": heldout}
-    parts["documents"] = documents
+    parts: dict[str, Part] = {"train": train, "dev": dev, "heldout": heldout, "documents": documents}
+    more: dict[str, Any] = dict(zip(MORE, (pairs, pairs_dev, text, talks, talks_dev), strict=True))
     fingerprints = {name: fingerprint(part) for name, part in parts.items()}
-    return Dataset(train, dev, heldout, documents, fingerprints, tuple(notes), found, answered)
+    fingerprints |= {name: fingerprint(part) for name, part in more.items() if part}
+    return Dataset(train, dev, heldout, documents, fingerprints, tuple(notes), found, answered, **more)
+
+
+def _preferences(spec: DataSpec) -> tuple[tuple[Preference, ...], tuple[Preference, ...]]:
+    """The preferences to train on and those kept from training."""
+    if spec.preferences is None:
+        return (), ()
+    found = preferences.load(spec.preferences, spec.input)
+    if isinstance(spec.preferences_dev, str):
+        return found, preferences.load(spec.preferences_dev, spec.input, "preferences_dev")
+    back = preferences.divide((one.group for one in found), spec.preferences_dev or 0.0, spec.seed)
+    return tuple(one for one in found if one.group not in back), tuple(one for one in found if one.group in back)
+
+
+def _conversations(spec: DataSpec) -> tuple[tuple[Conversation, ...], tuple[Conversation, ...]]:
+    """The conversations to train on and those kept from training."""
+    if spec.conversations is None:
+        return (), ()
+    found = conversations.load(spec.conversations)
+    if isinstance(spec.conversations_dev, str):
+        return found, conversations.load(spec.conversations_dev, "conversations_dev")
+    back = preferences.divide((one.id for one in found), spec.conversations_dev or 0.0, spec.seed)
+    return tuple(one for one in found if one.id not in back), tuple(one for one in found if one.id in back)
+
+
+def _asked(found: Iterable[Conversation]) -> list[Example]:
+    """What users say in conversations, each once, for the search for leaks."""
+    said = ((one.id, turn["content"]) for one in found for turn in one.messages if turn["role"] == "user")
+    return [Example(id=name, input=text, group=name) for name, text in said if text.strip()]
+
+
+def _as_examples(found: Iterable[Preference]) -> list[Example]:
+    """Each input once, for the search for leaks."""
+    return list({one.input: Example(id=one.id, input=one.input, group=one.id) for one in found}.values())
 
 
 def _rules(spec: DataSpec, *, search: bool = False) -> Rules:
@@ -114,7 +161,7 @@ def _answers(present: int, of: int) -> list[str]:
     ]
 
 
-def fingerprint(rows: Iterable[Example | Document]) -> str:
+def fingerprint(rows: Iterable[Example | Document | Preference | Conversation]) -> str:
     """Return the SHA-256 (64 hex digits) over every field of `rows`, in their order."""
     state = hashlib.sha256()
     for row in rows:
@@ -127,6 +174,26 @@ def fingerprint(rows: Iterable[Example | Document]) -> str:
 
 
 def _splits(spec: DataSpec) -> dict[str, list[Example]]:
+    """The examples of each split, those of the tasks behind `[data]`'s own."""
+    parts = [_own_splits(spec)] if spec.alone else []
+    parts += [_of_task(_own_splits(spec.of_task(task)), task.name) for task in spec.tasks]
+    splits = {name: [example for part in parts for example in part[name]] for name in SPLITS}
+    if not splits["heldout"]:
+        raise DataError('there is no held-out split: name a file, heldout = "heldout.jsonl", or a share of `rows`')
+    return splits
+
+
+def _of_task(splits: dict[str, list[Example]], task: str) -> dict[str, list[Example]]:
+    """The examples of a task, with its name as their first tag; ids and groups are its own."""
+
+    def named(example: Example) -> Example:
+        tags = tuple(dict.fromkeys((task, *example.tags)))
+        return replace(example, id=f"{task}/{example.id}", group=f"{task}/{example.group}", tags=tags)
+
+    return {name: list(map(named, part)) for name, part in splits.items()}
+
+
+def _own_splits(spec: DataSpec) -> dict[str, list[Example]]:
     files = _files(spec)
     splits: dict[str, list[Example]] = {name: files.get(name, []) for name in SPLITS}
     shares = {name: share for name in SPLITS if isinstance(share := getattr(spec, name), float)}
@@ -147,8 +214,6 @@ def _splits(spec: DataSpec) -> dict[str, list[Example]]:
             splits["train"] = rest
     elif shares:
         raise DataError(f'{", ".join(shares)}: a share needs the file that is split: rows = "all.jsonl"')
-    if not splits["heldout"]:
-        raise DataError('there is no held-out split: name a file, heldout = "heldout.jsonl", or a share of `rows`')
     return splits
 
 
@@ -247,7 +312,7 @@ class _Mapping:
 
     def examples(self, table: Rows) -> list[Example]:
         spec = self._spec
-        named = {name: getattr(spec, name) for name in ("input", "target", "group", "tags", "id", "source")}
+        named = {name: getattr(spec, name) for name in COLUMNS}
         fields = {name: _field(table, field) for name, field in named.items()}
         values = {name: _values(table, path) for name, path in fields.items() if path is not None}
         _refuse_absent(table, named, values)

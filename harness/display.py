@@ -121,8 +121,10 @@ _VERBS = {
 
 
 def _what(event: Event) -> str:
-    kind, _, number = event.role.partition(".")
+    kind, _, rest = event.role.partition(".")
+    of, _, number = rest.rpartition(".")
     stage = f" stage {int(number) + 1}" if kind == "train" and number != "0" else ""
+    stage += f" of {figures.plain(of, line=True)}" if kind == "train" and of else ""
     seed = f" (seed {event.seed})" if event.seed else ""
     return f"{figures.plain(event.variant, line=True)}{seed}: {_VERBS.get(kind, kind)}{stage}"
 

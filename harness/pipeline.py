@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,17 +9,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from harness import fit
+from harness import cards, training
 from harness.asking import Asking, answer, weigh
 from harness.data import Dataset
 from harness.files import Lock, size_of
 from harness.means import Scoring
 from harness.measure import Meter, provenance
-from harness.plan import Named, PlannedRun, attempt, decoding, question, scoring
-from harness.plugins import Backend, Embedder, Embedding, Index, Prompt, Retriever, Session, TrainJob
-from harness.records import Cost, Example, Prediction, digest, dump
+from harness.plan import Named, PlannedRun, attempt, decoding, index_role, question, scoring
+from harness.plugins import Backend, Embedder, Embedding, Index, Session
+from harness.records import Cost, Prediction, digest
 from harness.scoring import score
-from harness.spec import Spec
+from harness.spec import Spec, Variant
 from harness.step import Step
 from harness.store import Store
 
@@ -121,7 +120,7 @@ class Pipeline:
                 return self._latency(task)
 
     def _index(self, task: Task) -> dict[str, Any]:
-        retriever = task.run.variant.retrieve
+        retriever = self._variant(task).retrieve
         assert retriever is not None
         out = _folder(task.step.path / "index")
         embedding = self._embedding(retriever.embedder_plugin)
@@ -130,36 +129,33 @@ class Pipeline:
         return {**meter.figures(), "bytes": size_of(out)}
 
     def _train(self, task: Task) -> dict[str, Any]:
-        run, step, number = task.run, task.step, int(task.role.partition(".")[2])
-        method = run.variant.train[number]
-        rows, out = _folder(step.work / "rows"), _folder(step.path / "artifact")
-        context = self._context(run, retrieves=method.context == "retrieved")
+        stage = task.run.stages[task.role]
+        context = self._context(task.run, stage.variant, retrieves=stage.method.context == "retrieved")
         with _meter(task) as meter:
-            context.prepare(self._data.dev)
-            if context.retrieves:
-                context.train_on(self._data.train, method)
-            _write_rows(rows / "train.jsonl", self._data.train, run.variant.prompt, context)
-            _write_rows(rows / "dev.jsonl", self._data.dev, run.variant.prompt, context)
-            job = TrainJob(
-                train=rows / "train.jsonl",
-                dev=rows / "dev.jsonl" if self._data.dev else None,
-                model=self._spec.model.table(),
-                incoming=self._artifact(run, number),
-                out=out,
-                work=step.work,
-                seed=run.seed,
+            trained, peak = training.train(
+                task.run,
+                task.role,
+                step=task.step,
+                lock=task.lock.handle,
+                model=self._spec.model,
+                metrics=self._spec.metrics,
+                dataset=self._data,
+                store=self._store,
+                context=context,
+                progress=task.progress,
             )
-            trained, peak = fit.run(method, job, step.work, task.progress, task.lock.handle)
         # The peak is the child's alone: what this process holds for other steps has no part in the training.
-        figures = meter.figures() | {"peak_memory_bytes": peak}
-        return {**figures, **asdict(trained), "bytes": size_of(out), "device": self._device()}
+        outcome = {**meter.figures(), "peak_memory_bytes": peak, **asdict(trained), "device": self._device()}
+        folder = task.step.path / "artifact"
+        cards.write(folder, stage, task.run.steps[task.role], self._spec.model, outcome)
+        return {**outcome, "bytes": size_of(folder)}
 
     def _predict(self, task: Task) -> dict[str, Any]:
         run = task.run
         before = self._attempt_before(run.steps[task.role].inputs)
         kept = _good_answers(before)
         examples = [question(example) for example in self._data.heldout if example.id not in kept]
-        session, context = self._opened(run), self._context(run)
+        session, context = self._opened(run), self._context(run, run.variant)
 
         def ask(done: Sequence[Sequence[Prediction]], save: Save) -> None:
             context.prepare(examples)
@@ -184,7 +180,7 @@ class Pipeline:
         run = task.run
         examples = [question(example) for example in self._data.heldout]
         targets = {example.id: example.targets for example in self._data.heldout}
-        session, context = self._opened(run), self._context(run)
+        session, context = self._opened(run), self._context(run, run.variant)
 
         def ask(done: Sequence[Sequence[Prediction]], save: Save) -> None:
             context.prepare(examples)
@@ -267,7 +263,7 @@ class Pipeline:
         examples = [question(example) for example in self._data.heldout]
         random.Random(0).shuffle(examples)
         wanted = min(self._spec.latency.examples, len(examples))
-        session, context = self._opened(run), self._context(run)
+        session, context = self._opened(run), self._context(run, run.variant)
         seconds: list[float] = []
         # The first answer warms caches up and is not counted; it is to a question of its own where there is one.
         with _meter(task) as meter:
@@ -282,10 +278,15 @@ class Pipeline:
 
     # ------------------------------------------------------------------------------------------- what the steps need
 
+    def _variant(self, task: Task) -> Variant:
+        """The variant whose index the step builds: the run's own, or the one that "index.VARIANT" names."""
+        name = task.role.partition(".")[2]
+        return next((variant for variant in self._spec.variants if variant.name == name), task.run.variant)
+
     def _opened(self, run: PlannedRun) -> Session:
         """The model, answering with the run's own weights from here on."""
         session = self._base()
-        session.attach(self._artifact(run, len(run.variant.train)))
+        session.attach(training.artifact(run.weights, run, self._store))
         return session
 
     def _base(self) -> Session:
@@ -293,31 +294,25 @@ class Pipeline:
             self._session = self._spec.model.open()
         return self._session
 
-    def _artifact(self, run: PlannedRun, stages: int) -> Path | None:
-        """The weights after the first `stages` stages: None is the bare base."""
-        if stages:
-            return self._store.step(run.steps[f"train.{stages - 1}"].name).path / "artifact"
-        return Path(run.variant.adapter) if run.variant.adapter else None
-
-    def _context(self, run: PlannedRun, *, retrieves: bool | None = None) -> Asking:
-        retriever = run.variant.retrieve if retrieves is not False else None
-        prompt_embedder = run.variant.prompt.embedder_plugin
+    def _context(self, run: PlannedRun, variant: Variant, *, retrieves: bool = True) -> Asking:
+        """What the prompts of `variant` may use; it is the run's own or that of one of its stages."""
+        retriever = variant.retrieve if retrieves else None
+        prompt_embedder = variant.prompt.embedder_plugin
         self._forget_embedders([prompt_embedder, retriever.embedder_plugin if retriever else None])
         return Asking(
             session=self._base(),
-            decoding=decoding(run.variant, self._data),
+            decoding=decoding(variant, self._data),
             train=self._data.train,
             seed=run.seed,
             retriever=retriever,
-            index=self._index_of(run, retriever),
+            index=self._index_of(run, variant) if retriever is not None else None,
             embedding=self._embedding(prompt_embedder),
         )
 
-    def _index_of(self, run: PlannedRun, retriever: Retriever | None) -> Index | None:
-        if retriever is None:
-            return None
-        folder = self._store.step(run.steps["index"].name).path / "index"
-        return retriever.open(folder, self._embedding(retriever.embedder_plugin))
+    def _index_of(self, run: PlannedRun, variant: Variant) -> Index:
+        assert variant.retrieve is not None
+        folder = self._store.step(run.steps[index_role(variant, run.variant)].name).path / "index"
+        return variant.retrieve.open(folder, self._embedding(variant.retrieve.embedder_plugin))
 
     def _embedding(self, embedder: Embedder | None) -> Embedding | None:
         if embedder is None:
@@ -374,14 +369,6 @@ def _good_answers(step: Step | None) -> dict[str, Prediction]:
     return {prediction.id: prediction for prediction in predictions if prediction.error is None}
 
 
-def _write_rows(file: Path, examples: Sequence[Example], prompt: Prompt, context: Asking) -> None:
-    with file.open("w", encoding="utf-8") as lines:
-        for example in examples:
-            messages = [dump(message) for message in prompt.messages(question(example), context)]
-            row = {"id": example.id, "messages": messages, "completion": example.targets[0]}
-            lines.write(json.dumps(row, ensure_ascii=False) + "\n")
-
-
 def _folder(path: Path) -> Path:
     path.mkdir(exist_ok=True)
     return path
@@ -393,7 +380,8 @@ def cost(run: PlannedRun, store: Store) -> Cost:
     trained = [outcome for role, outcome in outcomes.items() if role.startswith("train.")]
     index, predict = outcomes.get("index"), outcomes["predict"]
     each = sorted(1000 * seconds for seconds in outcomes.get("latency", {}).get("seconds_each", []))
-    artifacts = [outcome["bytes"] for outcome in [*trained[-1:], *([index] if index else [])]]
+    answering = outcomes[run.weights] if isinstance(run.weights, str) else None
+    artifacts = [outcome["bytes"] for outcome in (answering, index) if outcome]
     used = [*trained, *([index] if index else []), predict]
     return Cost(
         train_seconds=sum(outcome["seconds"] for outcome in trained),
@@ -404,7 +392,7 @@ def cost(run: PlannedRun, store: Store) -> Cost:
         latency_n=len(each),
         input_tokens=predict["input_tokens"],
         output_tokens=predict["output_tokens"],
-        trainable_parameters=trained[-1]["trainable_parameters"] if trained else 0,
+        trainable_parameters=answering["trainable_parameters"] if answering else 0,
         artifact_bytes=sum(artifacts),
         peak_memory_bytes=max(outcome["peak_memory_bytes"] for outcome in used),
         device=" · ".join(filter(None, [predict["provenance"]["processor"], predict["device"]])),

@@ -11,13 +11,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from harness import models
+from harness import models, stages
 from harness.choices import distinct_targets
 from harness.data import Dataset, fingerprint
 from harness.errors import DataError
-from harness.plugins import Backend, Embedder, Metric, Prompt, Retriever
+from harness.plugins import Backend, Embedder, Method, Metric, Prompt, Retriever, made_preferences
 from harness.records import Decoding, Example, digest, dump
 from harness.spec import Spec, Variant
+from harness.stages import Source
 from harness.store import Store
 
 
@@ -30,12 +31,52 @@ class Named:
 
 
 @dataclass(frozen=True, slots=True)
+class Stage:
+    """A training step: what trains, and the variant whose prompt and retrieval make its rows.
+
+    `incoming` is the role of the step whose policy it starts from, or a folder; None is the bare base. `references`
+    are what the method's texts stand for: the role of another training step, or a source that is no stage.
+    """
+
+    method: Method
+    variant: Variant
+    incoming: str | Path | None
+    references: dict[str, str | Source]
+
+
+@dataclass(frozen=True, slots=True)
 class PlannedRun:
-    """One variant with one seed, and the steps it needs, by role, in the order in which they are done."""
+    """One variant with one seed, and the steps it needs, by role, in the order in which they are done.
+
+    Training steps have the roles "train.0", "train.1", ..., those of another variant that one of them refers to
+    "train.VARIANT.0". `weights` is what the run answers with, as `Stage.incoming`.
+    """
 
     variant: Variant
     seed: int
     steps: dict[str, Named] = field(default_factory=dict)
+    stages: dict[str, Stage] = field(default_factory=dict)
+    weights: str | Path | None = None
+
+
+def index_role(variant: Variant, run: Variant) -> str:
+    """The role of a variant's index in a run of `run`."""
+    return "index" if variant.retrieve == run.retrieve else f"index.{variant.name}"
+
+
+def parts(method: Method) -> tuple[str, ...]:
+    """The parts of the data, by their names in the fingerprints, that a stage's rows are made of."""
+    match method.reads:
+        case "documents":
+            return ("documents", "text")
+        case "preferences":
+            return () if made_preferences(method) else ("preferences", "preferences_dev")
+        case "conversations":
+            return ("conversations", "conversations_dev")
+        case "nothing":
+            return ()
+        case _:
+            return ("train", "dev")
 
 
 def attempt(inputs: dict[str, Any], number: int) -> Named:
@@ -148,30 +189,18 @@ class _Namer:
         self._model = _about(spec.model)
         self._questions = fingerprint(map(question, dataset.heldout))
         self._embedders: dict[str, dict[str, Any]] = {}
+        self.variants = {variant.name: variant for variant in spec.variants}
+        self.trains = {variant.name: variant.train for variant in spec.variants}
 
     def run(self, variant: Variant, seed: int) -> PlannedRun:
         steps: dict[str, Named] = {}
         if variant.retrieve is not None:
-            steps["index"] = self._index(variant.retrieve)
-        weights: str | None = models.fingerprint(Path(variant.adapter)) if variant.adapter else None
-        for number, method in enumerate(variant.train):
-            inputs: dict[str, Any] = {
-                "model": self._model,
-                "method": method.identity(built=True),
-                "incoming": weights,
-                "train": self._data.fingerprints["train"],
-                "dev": self._data.fingerprints.get("dev"),
-                "prompt": self._prompt(variant.prompt),
-                "seed": seed,
-            }
-            if variant.prompt.reads_train:  # Shots are left out where they do not fit beside the answer.
-                made = decoding(variant, self._data)
-                inputs |= {"choices": made.choices} if made.choices else {"max_tokens": made.max_tokens}
-            if method.context == "retrieved":
-                inputs |= self._retrieval(variant, steps)
-            steps[f"train.{number}"] = _name("train", inputs)
-            weights = steps[f"train.{number}"].name
-        inputs = self._predict(variant, seed, steps, weights)
+            steps["index"] = self.index(variant.retrieve)
+        training = _Training(self, variant, seed, steps)
+        for number in range(len(variant.train)):
+            training.add(variant, number)
+        weights = training.incoming(stages.before(self.trains, variant.name, len(variant.train)), variant)
+        inputs = self._predict(variant, seed, steps, training.named(weights))
         retry = variant.name in self._retry
         steps["predict"] = newest(lambda number: attempt(inputs, number), self._store, retry=retry)
         metrics = [metric for metric in self._spec.metrics if _speaks_of(metric, variant)]
@@ -183,9 +212,47 @@ class _Namer:
         if self._spec.latency.examples:
             asked = {"predict": steps["predict"].inputs | {"attempt": 0}, "examples": self._spec.latency.examples}
             steps["latency"] = _name("latency", asked)
-        return PlannedRun(variant, seed, steps)
+        return PlannedRun(variant, seed, steps, training.stages, weights)
 
-    def _index(self, retriever: Retriever) -> Named:
+    def train(
+        self, stage: Stage, seed: int, incoming: str | None, references: dict[str, Any], index: Named | None
+    ) -> Named:
+        """Name a training step. `incoming` and `references` identify what it starts from and refers to."""
+        method, variant, data = stage.method, stage.variant, self._data
+        fields = {"start", *method.references()}
+        about = {name: value for name, value in method.identity(built=True).items() if name not in fields}
+        about |= {name: [references[text] for text in texts] for name, texts in method.references().items()}
+        inputs: dict[str, Any] = {
+            "model": self._model,
+            "method": about,
+            "incoming": incoming,
+            **{part: data.fingerprints.get(part) for part in parts(method)},
+            "prompt": self._prompt(variant.prompt),
+            "seed": seed,
+        }
+        if variant.prompt.reads_train:  # Shots are left out where they do not fit beside the answer.
+            inputs["train"] = data.fingerprints["train"]
+            made = decoding(variant, data)
+            inputs |= {"choices": made.choices} if made.choices else {"max_tokens": made.max_tokens}
+        if method.context == "retrieved":
+            assert index is not None and variant.retrieve is not None
+            inputs |= self._retrieval(variant, {"index": index})
+        return _name("train", inputs)
+
+    def source(self, source: Source) -> dict[str, Any]:
+        """What identifies a source that is no stage."""
+        match source.kind:
+            case "folder":
+                return {"folder": models.fingerprint(Path(source.name))}
+            case "metric":
+                metric = next(metric for metric in self._spec.metrics if metric.name == source.name)
+                return {"metric": metric.identity(built=True)}
+            case "model":
+                return {"model": models.fingerprint(models.resolve(source.name))}
+            case _:
+                return {}
+
+    def index(self, retriever: Retriever) -> Named:
         return _name(
             "index",
             {
@@ -228,3 +295,53 @@ class _Namer:
     def _score(self, metric: Metric, predict: Named, *, retry: bool) -> Named:
         heldout, embedder = self._data.fingerprints["heldout"], self._embedder(metric.embedder_plugin)
         return score(metric, predict.name, heldout, embedder, self._store, retry=retry)
+
+
+class _Training:
+    """The training steps of one run, with those of other variants that they refer to, each before what needs it."""
+
+    def __init__(self, namer: _Namer, variant: Variant, seed: int, steps: dict[str, Named]) -> None:
+        self._namer, self._variant, self._seed, self._steps = namer, variant, seed, steps
+        self.stages: dict[str, Stage] = {}
+
+    def add(self, variant: Variant, number: int) -> str:
+        """Name stage `number` of `variant`, and first what it needs; return its role."""
+        role = f"train.{number}" if variant is self._variant else f"train.{variant.name}.{number}"
+        if role in self._steps:
+            return role
+        method = variant.train[number]
+        start, named = stages.sources(self._namer.trains, variant.name, number)
+        stage = Stage(
+            method,
+            variant,
+            self.incoming(start, variant),
+            {text: self._reference(source) for text, source in named.items()},
+        )
+        index = None
+        if method.context == "retrieved" and variant.retrieve is not None:
+            index = self._steps.setdefault(index_role(variant, self._variant), self._namer.index(variant.retrieve))
+        references = {
+            text: self._steps[one].name if isinstance(one, str) else self._namer.source(one)
+            for text, one in stage.references.items()
+        }
+        self._steps[role] = self._namer.train(stage, self._seed, self.named(stage.incoming), references, index)
+        self.stages[role] = stage
+        return role
+
+    def incoming(self, source: Source | None, variant: Variant) -> str | Path | None:
+        """The role, or the folder, of what a stage of `variant` starts from."""
+        if source is None:
+            return Path(variant.adapter) if variant.adapter else None
+        found = self._reference(source)
+        if isinstance(found, str):
+            return found
+        return Path(found.name) if found.kind == "folder" else None
+
+    def named(self, incoming: str | Path | None) -> str | None:
+        """What identifies the weights that come in."""
+        return models.fingerprint(incoming) if isinstance(incoming, Path) else incoming and self._steps[incoming].name
+
+    def _reference(self, source: Source) -> str | Source:
+        if source.kind != "stage":
+            return source
+        return self.add(self._namer.variants[source.variant], source.number)

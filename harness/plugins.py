@@ -21,9 +21,9 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator
 from pydantic_core import PydanticCustomError
 
 from harness.errors import did_you_mean
@@ -105,6 +105,32 @@ def _path_fields(cls: type[Plugin]) -> frozenset[str]:
 
     fields = cls.model_fields.items()
     return frozenset(name for name, field in fields if any(map(is_path, (*field.metadata, field.annotation))))
+
+
+@cache
+def _reference_fields(cls: type[Plugin]) -> dict[str, Refers]:
+    """The fields that name stages, with what they may name."""
+
+    def marks(annotation: Any) -> list[Refers]:
+        own = [annotation] if isinstance(annotation, Refers) else []
+        return [*own, *(mark for argument in get_args(annotation) for mark in marks(argument))]
+
+    found = {
+        name: [mark for part in (*field.metadata, field.annotation) for mark in marks(part)]
+        for name, field in cls.model_fields.items()
+    }
+    return {name: marked[0] for name, marked in found.items() if marked}
+
+
+def refers(method: Method, name: str) -> Refers:
+    """What the field `name` of a method may name."""
+    return _reference_fields(type(method))[name]
+
+
+def made_preferences(method: Method) -> str | None:
+    """The stage whose preferences a method learns from, in place of those of the data."""
+    made: str | None = getattr(method, "preferences", None)
+    return made
 
 
 def _content(value: Any) -> Any:
@@ -236,6 +262,24 @@ class Local:
 
     or_name: bool = False
     choice: bool = False
+
+
+Makes = Literal["policy", "reward", "preferences"]
+"""What a training stage leaves: a model that answers, one that marks answers, or pairs of answers."""
+
+
+@dataclass(frozen=True)
+class Refers:
+    """Marks a text field of a method that names what another stage made: `Annotated[str, Refers("reward")]`.
+
+    It may hold an earlier stage's name (by default its kind) of the same variant, "variant.stage" of another one, or a
+    folder with such an artifact; for a reward also "metric:NAME", a metric of the spec; for a policy also "base", the
+    bare model, and with `models` the name of another model. `harness.stages` finds out which. `Refers("metric")` marks
+    a field that holds the name of a metric of the spec and nothing else.
+    """
+
+    makes: Makes | Literal["metric"]
+    models: bool = False
 
 
 # --------------------------------------------------------------------------------------------------------- models
@@ -457,9 +501,18 @@ class TrainJob:
     """All that a training stage receives: JSON-able values and paths, so that another process can run it. There is
     no place in it for the held-out split.
 
-    `train` and `dev` are JSONL files of {"id", "messages": [{"role", "content"}], "completion"}; `model` is the
-    backend's `model_dump()`; `incoming` the artifact of the stage before; `out` an empty folder for the artifact;
-    `work` a folder for checkpoints that outlives a killed process, so that `fit` resumes from what it finds there.
+    `train` and `dev` are JSONL files of what the method reads, a row a line:
+
+    - "examples": {"id", "messages": [{"role", "content"}], "completion", "example"}, where "example" is the whole
+      `Example` as JSON-able values, for metrics, and "completion" is None where it has no target;
+    - "preferences": {"id", "messages", "chosen", "rejected", "group"}, the latter two as in `Preference`;
+    - "documents": {"id", "text"};
+    - "conversations": {"id", "messages", "tools"}, as in `Conversation`.
+
+    `model` is the backend's `model_dump()`; `incoming` the artifact of the stage that this one starts from; `out` an
+    empty folder for the artifact; `work` a folder for checkpoints that outlives a killed process, so that `fit`
+    resumes from what it finds there. `references` says for each text that a field marked `Refers` holds what stands
+    behind it: {"artifact": folder}, {"metric": table of a metric plug-in}, {"model": name} or, for "base", {}.
     """
 
     train: Path
@@ -469,6 +522,7 @@ class TrainJob:
     out: Path
     work: Path
     seed: int
+    references: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -489,10 +543,44 @@ class Adapter(Plugin):
 
     learning_rate: ClassVar[float] = 2e-4
     """What a method takes where the spec names none."""
+    usual: ClassVar[tuple[float, float]] = (5e-5, 2e-3)
+    """The lowest and the highest learning rate that is usual with it."""
+    prompt_learning: ClassVar[bool] = False
+    """Whether it trains tokens that stand before the text instead of something in the model's layers."""
+    gradient_checkpointing: ClassVar[bool] = True
+    """Whether it can be trained where activations are computed again in the backward pass."""
+    trl: ClassVar[bool] = True
+    """Whether TRL's own trainers of causal models accept it."""
+    merges: ClassVar[bool] = True
+    """Whether what was learned can be merged into the model's weights: a stage with an adapter of its own can only
+    start from what can be merged, and one whose adapter cannot be merged only from the base model."""
+
+    @property
+    def targets_output(self) -> bool:
+        """Whether it sits on the output layer."""
+        return False
+
+    def quantization(self, dtype: str) -> Any:
+        """How the frozen weights are stored: a quantization config of transformers, None where they stay as they are.
+        `dtype` is what products are computed in."""
+        return None
 
     @abstractmethod
     def wrap(self, model: Any) -> Any:
         """Return the torch model with this adapter's weights trainable and the others frozen."""
+
+    def trainable(self, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
+        """How many weights it would train in a model whose weights have these shapes, by name; None where that cannot
+        be told without loading the model."""
+        return None
+
+    def companion(self, model: Any, steps: int) -> Any:
+        """What goes along with a training of so many steps: a transformers TrainerCallback, or None. One that holds
+        state has `state_dict` and `load_state_dict`, by which a resumed training gets it back."""
+        return None
+
+
+Reads = Literal["examples", "preferences", "documents", "conversations", "nothing"]
 
 
 class Method(Plugin):
@@ -500,8 +588,13 @@ class Method(Plugin):
 
     family = "methods"
     query_only = frozenset({"name"})
+    makes: ClassVar[Makes] = "policy"
+    """A stage that makes no policy changes no answer: the stages after it start from the policy before it."""
 
     name: str | None = None
+    """What other stages call it; by default its kind."""
+    start: Annotated[str, Refers("policy"), Local(or_name=True)] | None = None
+    """The stage whose policy this one starts from; by default the one before it, or the variant's own `adapter`."""
     context: Literal["none", "retrieved"] = "none"
     """"retrieved" trains on prompts that hold passages, as RAFT does (arXiv 2403.10131)."""
     distractors: int | None = Field(None, ge=0)
@@ -510,10 +603,52 @@ class Method(Plugin):
     """Share of training prompts that hold the gold passage; the others hold distractors alone."""
     shuffle: bool = True
     """Whether the gold passage stands at a random place; else passages keep the retriever's order."""
+    cite: str | None = None
+    """What is put before the answer where the gold passage stands in the prompt, such as "{quote} [{document}]\\n":
+    `{document}` is its document's id and `{quote}` its sentence that holds most of the answer's words."""
+
+    @field_validator("cite")
+    @classmethod
+    def _cites_something(cls, value: str | None) -> str | None:
+        if value is not None and "{document}" not in value and "{quote}" not in value:
+            raise ValueError("the citation must hold {document} or {quote}, or it would cite nothing")
+        return value
+
+    @property
+    def label(self) -> str:
+        return self.name or self.kind
+
+    @property
+    def reads(self) -> Reads:
+        """Which rows it trains on."""
+        return "examples"
+
+    def references(self) -> dict[str, tuple[str, ...]]:
+        """The texts in each field marked `Refers` that name something, `start` left out."""
+        found = {name: getattr(self, name) for name in _reference_fields(type(self)) if name != "start"}
+        texts = {name: (value,) if isinstance(value, str) else value for name, value in found.items() if value}
+        return {name: tuple(text) for name, text in texts.items()}
+
+    def uses(self, rows: int) -> int:
+        """How many of so many training rows the stage uses."""
+        return rows
 
     def passes(self) -> float:
         """How often the stage goes through its training rows at most: what a dry run estimates from."""
         return 1.0
+
+    @property
+    def rows_at_once(self) -> int | None:
+        """How many rows are computed at once at most; None where that is not known."""
+        return None
+
+    def total_steps(self, rows: int) -> int | None:
+        """The steps of a training on so many rows; None where that is not known before it."""
+        return None
+
+    def fewer_at_once(self) -> Method | None:
+        """The same stage with fewer rows computed at once, for the same step of the optimizer; None where it cannot."""
+        return None
 
     @abstractmethod
     def fit(self, job: TrainJob, progress: Callable[[int, int, Mapping[str, float]], None]) -> Trained:
@@ -602,6 +737,23 @@ class Metric(Plugin):
     @property
     def backend_plugin(self) -> Backend | None:
         """The model that `Means.ask` asks, or None."""
+        return None
+
+    @property
+    def no_reward(self) -> str | None:
+        """Why a training stage cannot take its value of a single answer as a reward, or None where it can."""
+        if self.needs_passages:
+            return "it needs the passages that were retrieved, and none are while a model learns"
+        if self.needs_choices:
+            return "it speaks only of answers that are chosen from a set, and these are written"
+        if self.needs_gold:
+            return "it needs the likelihood of the accepted answers"
+        if self.reducer != "mean":
+            return "it gives no number for a single answer"
+        if self.embedder_plugin is not None or self.backend_plugin is not None:
+            return "it asks a model of its own"
+        if type(self).measure is Metric.measure:
+            return "it looks at all answers together"
         return None
 
     def labels(self, examples: Sequence[Example]) -> tuple[str, ...]:

@@ -28,6 +28,10 @@ _MADE_FOR = {
     "dev": ("dev", "validation", "valid", "val"),
     "heldout": ("test", "heldout", "validation"),
     "rows": ("train",),
+    "preferences": ("train", "train_prefs"),
+    "preferences_dev": ("dev", "validation", "test", "test_prefs"),
+    "conversations": ("train", "train_sft"),
+    "conversations_dev": ("dev", "validation", "test", "test_sft"),
     "documents": ("train", "corpus"),
 }
 
@@ -54,7 +58,7 @@ class Rows:
 def read(source: str, role: str = "rows") -> Rows:
     """Return the rows of `source`: a path, or `hf:owner/name[/config][:split]`.
 
-    `role` ("train", "dev", "heldout", "rows", "documents") chooses the split of a data set that has several where
+    `role` ("train", "dev", "heldout", "rows", "documents", ...) chooses the split of a data set that has several where
     `source` names none. Questions in SQuAD's format, nested or flat, get `paragraph`: an id of their paragraph, made
     from its text. Raises DataError.
     """

@@ -41,6 +41,28 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Preference:
+    """One judgement of answers to one input: `chosen` is better than `rejected`. Where one of them is None the other
+    was judged alone, a thumb up or down. The pairs of one ranked list share their `group`."""
+
+    id: str
+    input: str
+    chosen: str | None = None
+    rejected: str | None = None
+    group: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversation:
+    """A conversation to learn from, as OpenAI's API has them: messages {"role", "content"}, those of the assistant with
+    "tool_calls" where it calls tools, those of the role "tool" with what these gave. `tools` describes them."""
+
+    id: str
+    messages: tuple[dict[str, Any], ...]
+    tools: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
     """One document to retrieve from. `text` is plain text or Markdown."""
 

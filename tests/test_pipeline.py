@@ -93,7 +93,7 @@ def test_a_runs_cost_counts_each_step_that_it_uses_whole(tmp_path: Path) -> None
         "score.f1": finish(store, "score-a", {"seconds": 99.0}),
         "latency": finish(store, "latency-a", {"seconds_each": [0.5, 0.1, 0.2, 0.3, 0.4], "seconds": 3.0}),
     }  # fmt: skip
-    cost = pipeline.cost(PlannedRun(variant=None, seed=0, steps=steps), store)  # type: ignore[arg-type]
+    cost = pipeline.cost(PlannedRun(variant=None, seed=0, steps=steps, weights="train.1"), store)  # type: ignore[arg-type]
     assert cost.train_seconds == 30
     assert cost.index_seconds == 0.5
     assert cost.answer_seconds == 4

@@ -559,7 +559,7 @@ def test_a_fault_of_the_head_has_its_line_path_and_what_is_allowed(
         (":Fixed", 'train = [{ kind = "$:Tune" }]', "variant.plain.train", 'kind = "transformers"; not'),
         (":Fixed", 'adapter = "kb"', "variant.plain.adapter", "an adapter needs a model"),
         ("documents", 'retrieve = "$:Words"', "variant.plain.retrieve", "names no `documents`"),
-        ("train", 'train = [{ kind = "$:Tune" }]', "variant.plain.train", "names no `train`"),
+        ("train", 'train = [{ kind = "$:Tune" }]', "variant.plain.train.0", "names no `train`"),
         ("train", 'prompt = "$:Shots"', "variant.plain.prompt", "nothing to take shots from"),
         (
             "",

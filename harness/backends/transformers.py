@@ -18,7 +18,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from harness import artifacts, extras, models
-from harness.chat import Chat, context_length, read_template
+from harness.chat import Chat, context_length, end_tokens, read_template
 from harness.devices import pick_device, pick_dtype
 from harness.errors import ModelError
 from harness.plugins import Backend, Local, Plan, Session
@@ -92,7 +92,7 @@ class TransformersSession(Session):
         self._base = self._load(self.path)
         self.model = self._base
         self.context_length = context_length(self._base.config, self.tokenizer)
-        self._ends = self._end_tokens()
+        self._ends = end_tokens(self.tokenizer, self._base.generation_config.eos_token_id)
         self._encoded: dict[tuple[str, ...], tuple[tuple[int, ...], ...]] = {}
         self._prepare()
 
@@ -134,13 +134,6 @@ class TransformersSession(Session):
             if bars:
                 logging.enable_progress_bar()
 
-    def _end_tokens(self) -> frozenset[int]:
-        """The tokens after which an answer is over: the model's own, and the end of a turn in ChatML."""
-        configured = self.model.generation_config.eos_token_id
-        ends = set(configured if isinstance(configured, list) else [configured]) | {self.tokenizer.eos_token_id}
-        ends.add(self.tokenizer.get_vocab().get("<|im_end|>"))
-        return frozenset(token for token in ends if token is not None)
-
     def _prepare(self) -> None:
         """Make ready what is needed once a model is loaded: its engine, its adapters, its prefixes."""
         from harness.backends import _adapters, _decoding
@@ -156,6 +149,9 @@ class TransformersSession(Session):
         self.model = model
         self._fast = _attention.supports(model.config)
         self._engine: _decoding.Engine = _decoding.SlotEngine(model) if self._fast else _decoding.PlainEngine(model)
+        if model is self._base:
+            with self._torch.inference_mode():
+                self._engine.begin_with(self._adapters.virtual)
 
     def attach(self, artifact: Path | None) -> None:
         if artifact is None:
@@ -163,6 +159,13 @@ class TransformersSession(Session):
             self._return_to_base()
             self._attached = "base"
             return
+        try:
+            self._attach(artifact)
+        except ModelError:
+            self.attach(None)
+            raise
+
+    def _attach(self, artifact: Path) -> None:
         kind = artifacts.kind(artifact, self.weights, self.backend.id)
         key = f"harness_{models.fingerprint(artifact, code=self.backend.trust_remote_code)[:24]}"
         if kind == "adapter":
@@ -211,13 +214,20 @@ class TransformersSession(Session):
 
     def _fault(self, request: Request, tokens: Sequence[int]) -> str | None:
         longest = max(map(len, self._texts(request)), default=1)
-        if tokens and len(tokens) + longest <= self.context_length:
+        if tokens and len(tokens) + longest <= self._room:
             return None
         if not tokens:
             return "the prompt is empty"
         said = f"the prompt has {len(tokens)} tokens"
         said += f", the longest choice {longest}," if request.decoding.choices else ""
-        return f"{said} and the model's context holds {self.context_length}, the answer included"
+        virtual = self.context_length - self._room
+        also = f" and the adapter's {virtual} virtual tokens" if virtual else ""
+        return f"{said} and the model's context holds {self.context_length}, the answer{also} included"
+
+    @property
+    def _room(self) -> int:
+        """Tokens that a prompt and its answer may have together with what is attached now."""
+        return self.context_length - self._engine.virtual_tokens
 
     def _texts(self, request: Request) -> tuple[tuple[int, ...], ...]:
         """The tokens of each choice, encoded apart from the prompt: that is how a training stage teaches them."""
@@ -282,7 +292,7 @@ class TransformersSession(Session):
         return request.n if request.decoding.temperature > 0 else 1
 
     def _limit(self, request: Request, length: int) -> int:
-        return max(1, min(request.decoding.max_tokens, self.context_length - length))
+        return max(1, min(request.decoding.max_tokens, self._room - length))
 
     # ------------------------------------------------------------------------------------------------ answering
 

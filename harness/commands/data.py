@@ -72,7 +72,7 @@ def _record(spec: Spec, dataset: Dataset, findings: list[Finding], use: Use) -> 
 
 def _groups(dataset: Dataset, name: str) -> int | None:
     """How many groups the data names there, or None."""
-    if name == "documents":
+    if name in ("documents", "text"):
         return None
     rows = getattr(dataset, name)
     return len({row.group for row in rows}) if any(row.group != row.id for row in rows) else None

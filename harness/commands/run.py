@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from harness.data import Dataset
     from harness.display import Style
     from harness.plan import PlannedRun
+    from harness.spec import Spec
     from harness.store import Store
 
 HELP = "do what is missing of a comparison and print its leaderboard"
@@ -60,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
     dataset, planned = runner.prepare(spec, store, only=options.only, retry_errors=options.retry_errors)
     if options.dry_run:
         chosen = [run for run in planned if not options.only or run.variant.name in options.only]
-        return _dry_run(spec.name, dataset, chosen, store, options)
+        return _dry_run(spec, dataset, chosen, store, options)
     style: Style = "json" if options.json else options.display or ("full" if sys.stderr.isatty() else "plain")
     with Display(style) as display:
         for note in dataset.notes:
@@ -101,18 +102,22 @@ def _earlier(store: Store, name: str) -> dict[str, Any] | None:
 
 
 def _dry_run(
-    name: str, dataset: Dataset, planned: Sequence[PlannedRun], store: Store, options: argparse.Namespace
+    spec: Spec, dataset: Dataset, planned: Sequence[PlannedRun], store: Store, options: argparse.Namespace
 ) -> int:
     from dataclasses import asdict
 
-    from harness import estimate, figures, power
+    from harness import estimate, figures, forecast, power
 
     groups = [example.group or f"\0{example.id}" for example in dataset.heldout]
-    shows = power.plan(groups, _earlier(store, name))
-    steps, rates = estimate.missing(planned, dataset, store)
+    shows = power.plan(groups, _earlier(store, spec.name))
+    steps, rates = estimate.missing(planned, dataset, store, spec.model)
     seconds = sum(step.seconds or 0 for step in steps)
+    unwise = forecast.warnings(spec, dataset)
     if options.json:
-        return print_json({"steps": [asdict(step) for step in steps], "seconds": seconds, **rates, "statistics": shows})
+        found = {"steps": [asdict(step) for step in steps], "seconds": seconds, **rates, "statistics": shows}
+        return print_json(found | {"warnings": unwise})
+    for warning in unwise:
+        print(figures.plain(f"warning: {warning}"))
     if not steps:
         print("Nothing is missing: every step is in the store.")
         print(figures.plain(power.sentence(shows)))
@@ -123,14 +128,18 @@ def _dry_run(
             ", ".join(step.variants),
             figures.count(step.input_tokens) if step.input_tokens else figures.NONE,
             figures.count(step.output_tokens) if step.output_tokens else figures.NONE,
+            figures.count(step.steps),
+            figures.size(step.memory_bytes),
             figures.seconds(step.seconds),
         )
         for step in steps
         if not step.role.startswith("score")
     ]
-    print_table(("step", "for", "tokens in", "tokens out", "time"), rows)
+    print_table(("step", "for", "tokens in", "tokens out", "steps", "memory", "time"), rows)
     how = "rates measured in this store" if rates["measured"] else "assumed rates, as nothing was measured here yet"
     print(f"{len(steps)} steps ({len(rows)} shown, the others are scores), about {figures.seconds(seconds)} in all.")
     print(f"Tokens are estimated from characters, times from {how}; loading models is not counted.")
+    if any(step.memory_bytes for step in steps):
+        print("Memory of training stages is a rough estimate from the sizes of the weights and rows.")
     print(figures.plain(power.sentence(shows)))
     return 0

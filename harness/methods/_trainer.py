@@ -1,55 +1,38 @@
-"""TRL's SFTTrainer, made to compute logits at answers only and to survive being killed.
+"""TRL's SFTTrainer, made to compute logits at answers only.
 
 Imported where a training begins and nowhere else: TRL and torch are loaded with it.
 """
 
 from __future__ import annotations
 
-import json
-import math
-import shutil
-import time
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from datasets import Dataset
 from torch.nn import functional
 from torch.utils.data import DataLoader
-from transformers import PrinterCallback, TrainerCallback, TrainerState
 from trl import SFTConfig, SFTTrainer
 
 from harness.errors import ModelError
 from harness.methods import _rows
+from harness.methods._following import Followed
+from harness.methods._padding import IGNORED, pack, pad
 from harness.methods._rows import Row
-
-IGNORED = -100
-"""The label of a token that is not trained, as in torch's cross entropy."""
 
 CPU_TOKENS = 1024
 """Tokens in one forward pass on a CPU: enough to fill its matrix units; rows of like length leave little padding."""
 
 DEV_TOKENS = 4096
 
-COMPLETE = "complete"
-"""The file that is written last into a checkpoint: a folder without it was being written when the process died."""
+MOST_TAGS = 24
+"""With more tags than these there is no dev loss of each."""
 
-Progress = Callable[[int, int, Mapping[str, float]], None]
-
-
-class Due(TrainerCallback):  # type: ignore[misc]
-    """Asks for an evaluation and a checkpoint after the given steps."""
-
-    def __init__(self, steps: frozenset[int]) -> None:
-        self.steps = steps
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step in self.steps:
-            control.should_evaluate = control.should_save = True
+TAGGED = "eval_metric/loss/"
+"""How the dev loss of a tag begins in the log; `_following` calls it "dev_loss/TAG"."""
 
 
-class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
+class AnswerTrainer(Followed, SFTTrainer):  # type: ignore[misc]
     """Trains on answers alone, as SFTTrainer with completion-only loss does, to the same loss within rounding.
 
     Only the hidden states before an answer's tokens go through the output layer: with tens of thousands of tokens,
@@ -57,8 +40,7 @@ class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
     causal attention never looks, so no mask is needed. A batch is computed in parts of rows of like length; its loss is
     the mean over all its answer tokens, whatever the parts.
 
-    `batches` are the rows of each step of the whole training, `curves` the file of figures, written as they come;
-    `patience` counts evaluations.
+    `batches` are the rows of each step of the whole training.
     """
 
     def __init__(
@@ -70,13 +52,10 @@ class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
         rows: Sequence[Row],
         dev: Sequence[Row],
         batches: Sequence[Sequence[int]],
-        evaluations: frozenset[int],
         micro_batch: int,
         autocast: bool,
-        patience: int | None,
-        steps_per_epoch: int,
-        curves: Path,
-        progress: Progress,
+        packing: bool = False,
+        label_smoothing: float = 0.0,
     ) -> None:
         super().__init__(
             model=model,
@@ -85,19 +64,14 @@ class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
             data_collator=list,
             # SFTTrainer looks at one; the rows come through get_train_dataloader and are padded in training_step.
             train_dataset=Dataset.from_dict({"input_ids": [rows[0].ids]}),
-            callbacks=[Due(evaluations)],
         )
-        self.remove_callback(PrinterCallback)
         self.rows, self.batches, self.micro_batch, self.autocast = rows, batches, micro_batch, autocast
-        self.patience, self.curves, self.progress = patience, curves, progress
-        self.steps_per_epoch = steps_per_epoch
-        self.interrupted = False
+        self.packing, self.label_smoothing = packing, label_smoothing
         self.dev = [
             [dev[place] for place in part]
             for part in _rows.parts([len(row.ids) for row in dev], max(1, len(dev)), DEV_TOKENS)
         ]
-        self._wanted: torch.Tensor | None = None
-        self.model.get_output_embeddings().register_forward_pre_hook(self._only_wanted)
+        self.chosen = ChosenLogits(self.model)
 
     # --------------------------------------------------------------------------------------------------- the loss
 
@@ -111,15 +85,20 @@ class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
         return 0
 
     def training_step(self, model: Any, inputs: list[int], num_items_in_batch: Any = None) -> torch.Tensor:
-        self._begun = time.perf_counter()
-        rows = [self.rows[place] for place in inputs]
+        rows = self.rows_of(inputs)
         self._tokens = sum(len(row.ids) for row in rows)
-        answers = sum(len(row.ids) - row.prompt for row in rows)
+        answers = sum(row.answers for row in rows)
         most = CPU_TOKENS if self.args.device.type == "cpu" else self._tokens * len(rows)
+        lengths = [len(row.ids) for row in rows]
+        lay_out, cut = (pack, _rows.fills) if self.packing else (pad, _rows.parts)
         loss = torch.zeros((), device=self.args.device)
-        for part in _rows.parts([len(row.ids) for row in rows], self.micro_batch, most):
-            loss += super().training_step(model, pad([rows[place] for place in part]), answers)
+        for part in cut(lengths, self.micro_batch, most):
+            loss += super().training_step(model, lay_out([rows[place] for place in part]), answers)
         return loss
+
+    def rows_of(self, places: Sequence[int]) -> list[Row]:
+        """The rows of a step."""
+        return [self.rows[place] for place in places]
 
     def compute_loss(
         self,
@@ -128,145 +107,109 @@ class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> torch.Tensor:
+        losses, _ = self.token_losses(model, inputs)
+        return losses.sum() / (len(losses) if num_items_in_batch is None else num_items_in_batch)
+
+    def token_losses(self, model: Any, inputs: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """The loss of each learned token, and the row of `inputs` in which it stands; both of shape (tokens,)."""
         targets = inputs["labels"][:, 1:]
         wanted = targets != IGNORED
-        # The last position predicts nothing that is known.
-        self._wanted = functional.pad(wanted, (0, 1))
-        try:
-            with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.autocast):
-                logits = model(input_ids=inputs["input_ids"], use_cache=False).logits
-        finally:
-            self._wanted = None
-        total = functional.cross_entropy(logits.float(), targets[wanted], reduction="sum")
-        return total / (wanted.sum() if num_items_in_batch is None else num_items_in_batch)
+        with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.autocast):
+            logits = self.chosen.logits(model, inputs, wanted)
+        return self.losses(logits.float(), targets[wanted], inputs, wanted), wanted.nonzero()[:, 0]
 
-    def _only_wanted(self, layer: Any, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor] | None:
-        """Before the output layer: keep of the hidden states (rows, tokens, width) those that predict an answer."""
-        return None if self._wanted is None else (inputs[0][self._wanted],)
+    def losses(
+        self, logits: torch.Tensor, targets: torch.Tensor, inputs: Mapping[str, torch.Tensor], wanted: torch.Tensor
+    ) -> torch.Tensor:
+        """The loss of each learned token (tokens,) by its `logits` (tokens, vocabulary) and `targets` (tokens,).
+
+        In training a share `label_smoothing` of the target is spread over the vocabulary (Szegedy et al. 2016,
+        arXiv 1512.00567); what is measured on dev is the plain cross entropy.
+        """
+        smoothing = self.label_smoothing if self.model.training else 0.0
+        return functional.cross_entropy(logits, targets, reduction="none", label_smoothing=smoothing)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """The mean loss of an answer's token over the dev rows."""
+        """The mean loss of a learned token over the dev rows, and over those of each tag where there are several."""
         self.model.eval()
-        total, answers = 0.0, 0
+        sums: dict[str, list[float]] = {"": [0.0, 0]}
         with torch.no_grad():
             for part in self.dev:
-                total += self.compute_loss(self.model, self._prepare_inputs(pad(part)), num_items_in_batch=1).item()
-                answers += sum(len(row.ids) - row.prompt for row in part)
+                losses, places = self.token_losses(self.model, self._prepare_inputs(pad(part)))
+                for place, row in enumerate(part):
+                    total = losses[places == place].sum().item()
+                    for tag in ("", *row.tags):
+                        held = sums.setdefault(tag, [0.0, 0])
+                        held[0] += total
+                        held[1] += row.answers
         self.model.train()
-        figures = {"eval_loss": total / answers}
+        means = {tag: total / answers for tag, (total, answers) in sums.items()}
+        figures = {"eval_loss": means.pop("")}
+        if 1 < len(means) <= MOST_TAGS:
+            figures |= {f"{TAGGED}{tag}": means[tag] for tag in sorted(means)}
         self.log(dict(figures))
+        figures |= self.dev_metric()
         self.callback_handler.on_evaluate(self.args, self.state, self.control, figures)
         return figures
 
-    # --------------------------------------------------------------------------------- following, stopping, keeping
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Check and pass on the figures of a step or an evaluation; those of the whole training are left out."""
-        super().log(logs, start_time)
-        names = {"loss": "loss", "learning_rate": "learning_rate", "grad_norm": "grad_norm", "eval_loss": "dev_loss"}
-        figures = {names[name]: float(value) for name, value in logs.items() if name in names}
-        if not figures:
-            return
-        step = self.state.global_step
-        bad = [name for name, value in figures.items() if not math.isfinite(value)]
-        if bad:
-            raise ModelError(
-                f"training broke at step {step}: {bad[0]} became {figures[bad[0]]} (learning rate "
-                f'{self._get_learning_rate():.1e}). Lower learning_rate, raise warmup, or set dtype = "float32".'
-            )
-        if "loss" in figures:
-            figures["tokens_per_second"] = self._tokens / (time.perf_counter() - self._begun)
-        line = {"step": step, "epoch": step / self.steps_per_epoch, **figures}
-        with self.curves.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-        try:
-            self.progress(step, self.state.max_steps, figures)
-        except KeyboardInterrupt:
-            # Saved first, so that nothing of the work is lost; `fit` raises it again.
-            self.interrupted = self.control.should_training_stop = self.control.should_save = True
-
-    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
-        better: bool = super()._determine_best_metric(metrics, trial)
-        if self.waited_enough():
-            self.control.should_training_stop = True
-        return better
-
-    def waited_enough(self) -> bool:
-        """Whether the last `patience` evaluations brought nothing better, by the state, which checkpoints hold."""
-        best = self.state.best_global_step
-        if self.patience is None or best is None:
-            return False
-        since = [entry for entry in self.state.log_history if "eval_loss" in entry and entry["step"] > best]
-        return len(since) >= self.patience
-
-    def dev_loss(self, step: int) -> float | None:
-        """The dev loss that was measured after `step`, None where none was."""
+    def tagged(self, step: int) -> dict[str, float]:
+        """The dev loss of each tag as it was measured after `step`, under the names that the curves have."""
         entries = (entry for entry in self.state.log_history if entry["step"] == step)
-        return next((entry["eval_loss"] for entry in entries if "eval_loss" in entry), None)
+        return {
+            f"dev_loss/{name.removeprefix(TAGGED)}": value
+            for entry in entries
+            for name, value in entry.items()
+            if name.startswith(TAGGED)
+        }
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
-        folder = Path(self.args.output_dir)
-        newest = folder / f"checkpoint-{self.state.global_step}"
-        (newest / COMPLETE).touch()
-        kept = {newest.name, f"checkpoint-{self.state.best_global_step}"}
-        for other in folder.glob("checkpoint-*"):
-            if other.name not in kept:
-                shutil.rmtree(other)
-
-    def take(self, step: int) -> None:
-        """Put the weights of the checkpoint after `step` into the model."""
-        self._load_from_checkpoint(str(Path(self.args.output_dir) / f"checkpoint-{step}"))
-
-    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """None: it would name folders of this machine."""
-
-    def _send_telemetry(self) -> None:
-        """Nothing is sent."""
+    def step_tokens(self) -> int:
+        return self._tokens
 
 
-def pad(rows: Sequence[Row]) -> dict[str, torch.Tensor]:
-    """Return `input_ids` and `labels`, both (rows, tokens), padded on the right."""
-    longest = max(len(row.ids) for row in rows)
-    ids = torch.zeros((len(rows), longest), dtype=torch.long)
-    labels = torch.full_like(ids, IGNORED)
-    for place, row in enumerate(rows):
-        ids[place, : len(row.ids)] = torch.tensor(row.ids)
-        labels[place, row.prompt : len(row.ids)] = ids[place, row.prompt : len(row.ids)]
-    return {"input_ids": ids, "labels": labels}
+class ChosenLogits:
+    """The logits of a model at chosen places only: of the other places nothing goes through the output layer."""
+
+    def __init__(self, model: Any) -> None:
+        self._wanted: torch.Tensor | None = None
+        model.get_output_embeddings().register_forward_pre_hook(self._only_wanted)
+
+    def logits(self, model: Any, inputs: Mapping[str, torch.Tensor], wanted: torch.Tensor) -> torch.Tensor:
+        """The logits (chosen tokens, vocabulary) that predict the tokens `wanted` (rows, tokens - 1) of `inputs`."""
+        # The last position predicts nothing that is known.
+        self._wanted = functional.pad(wanted, (0, 1))
+        known = {name: inputs[name] for name in ("input_ids", "position_ids") if name in inputs}
+        try:
+            logits: torch.Tensor = model(**known, use_cache=False).logits
+        finally:
+            self._wanted = None
+        return logits
+
+    def _only_wanted(self, layer: Any, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor] | None:
+        """Before the output layer: keep of the hidden states (rows, tokens, width) those that predict an answer. An
+        adapter may have put tokens of its own before the row."""
+        return None if self._wanted is None else (inputs[0][:, -self._wanted.shape[1] :][self._wanted],)
 
 
-def run(trainer: AnswerTrainer) -> None:
-    """Train to the end, from the newest complete checkpoint where there is one.
-
-    Raises KeyboardInterrupt, after a checkpoint was written, where `progress` did.
-    """
-    newest = newest_checkpoint(Path(trainer.args.output_dir))
-    if newest is not None:
-        trainer.state = TrainerState.load_from_json(str(newest / "trainer_state.json"))
-    keep_lines(trainer.curves, trainer.state.global_step)
-    if trainer.state.global_step < len(trainer.batches) and not trainer.waited_enough():
-        trainer.train(resume_from_checkpoint=str(newest) if newest else None)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
-
-
-def newest_checkpoint(folder: Path) -> Path | None:
-    """Return the newest complete checkpoint; half-written ones are deleted."""
-    found = []
-    for checkpoint in folder.glob("checkpoint-*"):
-        if (checkpoint / COMPLETE).is_file():
-            found.append(checkpoint)
-        else:
-            shutil.rmtree(checkpoint)
-    return max(found, key=lambda checkpoint: int(checkpoint.name.rpartition("-")[2]), default=None)
-
-
-def keep_lines(curves: Path, step: int) -> None:
-    """Drop from the file of figures what came after `step`: it will come again."""
-    if not curves.is_file():
-        return
-    lines = curves.read_text(encoding="utf-8").splitlines(keepends=True)
-    # A killed process may have left half a line.
-    kept = [line for line in lines if line.endswith("}\n") and json.loads(line)["step"] <= step]
-    curves.write_text("".join(kept), encoding="utf-8")
+def check_packing(model: Any, *, autocast: bool) -> None:
+    """Raise ModelError where rows that are laid end to end would see each other: an architecture may not tell them
+    apart by their positions. Tried out: a row's logits must be those that it has alone."""
+    size = model.config.get_text_config().vocab_size
+    chance = torch.Generator().manual_seed(0)
+    rows = [Row(tuple(torch.randint(size, (count,), generator=chance).tolist()), 1) for count in (7, 9)]
+    training = model.training
+    model.eval()
+    with torch.no_grad(), torch.autocast(model.device.type, torch.bfloat16, enabled=autocast):
+        together, alone = (
+            model(
+                **{name: ids.to(model.device) for name, ids in pack(part).items() if name != "labels"}, use_cache=False
+            ).logits[0, -9:]
+            for part in (rows, rows[1:])
+        )
+    model.train(training)
+    apart = (together.float() - alone.float()).abs().max().item()
+    if apart > (0.1 if autocast else 1e-3) * alone.float().std().item():
+        raise ModelError(
+            f"packing: in a {model.config.model_type!r} model rows that are laid end to end see each other (logits "
+            f"differ by {apart:.2g}), so it would be trained on something else. Leave packing out; group_by_length "
+            "saves most of the padding too"
+        )

@@ -7,79 +7,22 @@ import shutil
 import subprocess
 import sys
 import weakref
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from answering import QUESTIONS, SHOTS, Reference, answer_all, asks, texts
 from conftest import make_tiny_model
 
 from harness import models
 from harness.backends.transformers import Transformers, _cut
 from harness.errors import ModelError
-from harness.plugins import Plan
-from harness.records import Decoding, Message, Reply, Request
+from harness.records import Decoding, Message, Request
 
 torch = pytest.importorskip("torch")
 
 # PEFT 0.21 reads a property that transformers 5.23 has renamed.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
-
-QUESTIONS = (
-    "how long does the warranty of a grinder last?",
-    "water",
-    "the red light blinks and the machine boils no water ! ! !",
-    "parcels within thirty days",
-    "is the price 4 5 6 or 7 8 9 for a clean filter and a number of burrs and coffee and tea and repairs?",
-    "no",
-)
-SHOTS = "return parcels within thirty days cover repairs price machine burrs clean filter light " * 6
-
-
-def asks(questions: Sequence[str] = QUESTIONS, system: str = "", **decoding: Any) -> list[Request]:
-    decoding = {"max_tokens": 16, **decoding}
-    before = (Message("system", system),) if system else ()
-    return [Request(messages=(*before, Message("user", text)), decoding=Decoding(**decoding)) for text in questions]
-
-
-def answer_all(session: Any, requests: Sequence[Request], plan: Plan | None = None, seed: int = 0) -> list[Reply]:
-    plan = plan or session.plan(requests)
-    replies: dict[int, Reply] = {}
-    for batch in plan.batches:
-        found = session.answer([requests[index] for index in batch], plan, seed=seed)
-        replies.update(zip(batch, found, strict=True))
-    return [replies[index] for index in range(len(requests))]
-
-
-def texts(replies: Sequence[Reply]) -> list[tuple[str, ...]]:
-    return [reply.texts for reply in replies]
-
-
-class Reference:
-    """transformers' own greedy `generate`, one prompt at a time in float32."""
-
-    def __init__(self, folder: Path, adapter: Path | None = None) -> None:
-        from peft import PeftModel
-        from transformers import AutoModelForCausalLM
-
-        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32")
-        if adapter is not None:
-            self.model = PeftModel.from_pretrained(self.model, adapter)
-        self.model.eval()
-
-    def answers(self, session: Any, requests: Sequence[Request]) -> list[tuple[str, ...]]:
-        found = []
-        for request in requests:
-            tokens = torch.tensor(session.chat.prompts([request.messages]))
-            output = self.model.generate(
-                input_ids=tokens,
-                attention_mask=torch.ones_like(tokens),
-                max_new_tokens=request.decoding.max_tokens,
-                do_sample=False,
-                pad_token_id=2,
-            )
-            found.append((session._decode(output[0, tokens.shape[1] :].tolist()),) * request.n)
-        return found
 
 
 def make_adapter(folder: Path, out: Path, *, seed: int = 1, base: str | None = None, **settings: Any) -> Path:
@@ -385,7 +328,10 @@ def test_an_attached_adapter_answers_as_peft_does_and_detaching_restores_the_bas
     assert texts(answer_all(session, requests)) == adapted
 
 
-def test_more_adapters_than_stay_loaded_each_keep_their_own_answers(tiny_model: Path, tmp_path: Path) -> None:
+def test_more_adapters_than_stay_loaded_each_keep_their_own_answers(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.backends._adapters.KEEP", 4)
     session: Any = Transformers(id=str(tiny_model), dtype="bfloat16").open()
     requests = asks(QUESTIONS[:2])
     base = texts(answer_all(session, requests))

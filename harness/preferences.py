@@ -1,0 +1,99 @@
+"""Preferences from files: pairs of answers of which one is better, ranked lists, and single answers with a thumb.
+
+The fields are those of TRL's formats, whatever a row has of them: {"prompt", "chosen", "rejected"},
+{"prompt", "ranked": [best, ..., worst]}, or {"prompt", "completion", "label"}.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterable
+from typing import Any
+
+from harness.readers import raise_faults, read
+from harness.records import Preference, digest
+
+_FORMS = (
+    'A row is {"prompt", "chosen", "rejected"}, {"prompt", "ranked": [best, ..., worst]} or '
+    '{"prompt", "completion", "label": true or false}.'
+)
+
+
+def load(source: str, fields: str | tuple[str, ...] = "input", role: str = "preferences") -> tuple[Preference, ...]:
+    """Return the preferences of `source`, in the order of its rows. A ranked list of n answers becomes its
+    n (n - 1) / 2 pairs (comparative ranking, Ouyang et al. 2022, arXiv 2203.02155). All preferences of one prompt share
+    a group. Rows without "prompt" have it under one of `fields`.
+
+    Answers may also be conversations ([{"role", "content"}], as TRL writes them): then the last turn is the answer.
+    Raises DataError with every broken row.
+    """
+    table = read(source, role)
+    names = ("prompt", *([fields] if isinstance(fields, str) else fields))
+    found: list[Preference] = []
+    faults: list[str] = []
+    for index, row in enumerate(table.rows):
+        try:
+            prompt, pairs = _text(row, names), _pairs(row)
+        except ValueError as fault:
+            faults.append(f"{table.place(index)}: {fault}")
+            continue
+        for chosen, rejected in pairs:
+            name = digest([prompt, chosen, rejected], 12)
+            found.append(
+                Preference(id=name, input=prompt, chosen=chosen, rejected=rejected, group=digest([prompt], 12))
+            )
+    raise_faults(faults, _FORMS)
+    return tuple(found)
+
+
+def divide(groups: Iterable[str], share: float, seed: int) -> frozenset[str]:
+    """Draw the groups to keep from training, about a `share` of them: at least one, and not all, where there are two or
+    more. The seed and the groups' names decide."""
+    order = sorted(set(groups), key=lambda name: hashlib.sha256(f"{seed} {name}".encode()).digest())
+    count = min(max(1, round(share * len(order))), len(order) - 1) if share else 0
+    return frozenset(order[: max(0, count)])
+
+
+def _pairs(row: dict[str, Any]) -> list[tuple[str | None, str | None]]:
+    """What of the row's answers is better than what. Raises ValueError, with the reason, where nothing is."""
+    if "ranked" in row:
+        ranked = row["ranked"]
+        if not isinstance(ranked, list | tuple) or len(ranked) < 2:
+            raise ValueError("'ranked' must be a list of two answers or more, the best first")
+        answers = [_answer(each, "ranked") for each in ranked]
+        if len(set(answers)) < len(answers):
+            raise ValueError("'ranked' holds the same answer twice")
+        return list(itertools.combinations(answers, 2))
+    if "chosen" in row or "rejected" in row:
+        chosen, rejected = _answer(row.get("chosen"), "chosen"), _answer(row.get("rejected"), "rejected")
+        if chosen == rejected:
+            raise ValueError("the chosen answer is the rejected one, so nothing can be learned from it")
+        return [(chosen, rejected)]
+    if "completion" in row:
+        label = row.get("label")
+        if not isinstance(label, bool | int) or label not in (0, 1):
+            raise ValueError(f"'label' must be true (good) or false (bad), not {label!r}")
+        answer = _answer(row["completion"], "completion")
+        return [(answer, None) if label else (None, answer)]
+    raise ValueError(f"there is no answer in it; its fields are {', '.join(sorted(row)) or 'none'}")
+
+
+def _text(row: dict[str, Any], names: tuple[str, ...]) -> str:
+    """The prompt, under the first of the names that the row has."""
+    name = next((name for name in names if name in row), names[-1])
+    value = row.get(name)
+    if isinstance(value, list) and value and isinstance(value[-1], dict):
+        value = value[-1].get("content")
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{name!r} is missing, empty or no text")
+    return value
+
+
+def _answer(value: Any, name: str) -> str:
+    """An empty text is an answer too: saying nothing may be the worse one."""
+    if isinstance(value, list) and value and isinstance(value[-1], dict):
+        value = value[-1].get("content")
+    if not isinstance(value, str):
+        raise ValueError(f"{name!r} is missing or no text")
+    return value

@@ -1,0 +1,165 @@
+"""Stages that refer to each other: what a text stands for, and the faults that a spec's check tells."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+import pytest
+from comparison import Comparison
+from toys import Steps, log
+
+from harness import data, plan, spec, stages
+from harness.errors import SpecError
+from harness.plugins import Makes, Refers, Trained, TrainJob, find
+from harness.records import digest
+from harness.stages import Source
+from harness.store import Store
+
+
+class Marks(Steps):
+    """A stage that leaves a reward model."""
+
+    makes: ClassVar[Makes] = "reward"
+
+
+class Rewarded(Steps):
+    reward: tuple[Annotated[str, Refers("reward")], ...] = ()
+    teacher: Annotated[str, Refers("policy", models=True)] | None = None
+
+    def fit(self, job: TrainJob, progress: Callable[[int, int, Mapping[str, float]], None]) -> Trained:
+        log(f"references {json.dumps(job.references)}")
+        return super().fit(job, progress)
+
+
+SFT, MARKS = Steps(name="sft"), Marks(name="marks")
+
+
+def test_a_stage_starts_from_the_last_policy_before_it() -> None:
+    trains = {"a": (SFT, MARKS, Rewarded()), "b": (MARKS,)}
+    assert stages.before(trains, "a", 2) == Source("stage", variant="a", number=0)
+    assert stages.before(trains, "a", 0) is None
+    assert stages.before(trains, "b", 1) is None
+
+
+def test_a_name_is_a_stage_a_metric_a_folder_a_model_or_the_base(tmp_path: Path) -> None:
+    trains = {"a": (SFT, MARKS, Rewarded()), "b.c": (Steps(name="sft"), Marks())}
+    reward, policy, teacher = Refers("reward"), Refers("policy"), Refers("policy", models=True)
+
+    def found(text: str, mark: Refers) -> Source:
+        return stages.find(trains, "a", 2, text, mark)
+
+    assert found("marks", reward) == Source("stage", variant="a", number=1)
+    assert found("b.c.test_stages:Marks", reward) == Source("stage", variant="b.c", number=1)
+    assert found("b.c.sft", policy) == Source("stage", variant="b.c", number=0)
+    assert found("metric:exact_match", reward) == Source("metric", name="exact_match")
+    assert found(str(tmp_path), reward) == Source("folder", name=str(tmp_path))
+    assert found("owner/large", teacher) == Source("model", name="owner/large")
+    assert found("base", policy) == Source("base")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("mark", r"there is no stage 'mark' before this one\. Did you mean 'marks'\?.*metric:NAME"),
+        ("sft", "'sft' makes a model that answers, and a reward model is asked for"),
+    ],
+)
+def test_a_name_that_stands_for_nothing_fitting_is_refused(text: str, said: str) -> None:
+    with pytest.raises(LookupError, match=said):
+        stages.find({"a": (SFT, MARKS, Rewarded())}, "a", 2, text, Refers("reward"))
+
+
+VARIANTS = """
+[[variant]]
+name = "plain"
+
+[[variant]]
+name  = "sft"
+train = [{ kind = "toys:Steps", steps = 3 }]
+
+[[variant]]
+name  = "marked"
+train = [{ kind = "test_stages:Marks", name = "marks", start = "sft.toys:Steps" }]
+
+[[variant]]
+name  = "rewarded"
+train = [
+  { kind = "toys:Steps", steps = 3, name = "first" },
+  { kind = "test_stages:Rewarded", reward = ["marked.marks", "metric:exact_match"] },
+]
+"""
+
+
+def test_what_another_variant_trained_is_planned_once_and_before_what_needs_it(tmp_path: Path) -> None:
+    comparison = Comparison(tmp_path / "one", VARIANTS)
+    found = spec.load(comparison.spec)
+    dataset = data.load(found.data)
+    _, sft, marked, rewarded = plan.plan(found, dataset, Store(comparison.results, write=False))
+    assert [role for role in rewarded.steps if "train" in role] == [
+        "train.0",
+        "train.sft.0",
+        "train.marked.0",
+        "train.1",
+    ]
+    assert rewarded.steps["train.sft.0"].name == rewarded.steps["train.0"].name == sft.steps["train.0"].name
+    assert rewarded.steps["train.marked.0"].name == marked.steps["train.0"].name
+    assert rewarded.weights == "train.1"
+    assert marked.weights is None, "a reward model answers nothing"
+    assert rewarded.stages["train.1"].incoming == "train.0"
+    inputs = rewarded.steps["train.1"].inputs
+    assert inputs["method"]["reward"][0] == marked.steps["train.0"].name
+    assert inputs["method"]["reward"][1]["metric"]["kind"] == "exact_match"
+
+
+def test_renaming_a_stage_changes_no_step(tmp_path: Path) -> None:
+    def names(text: str) -> str:
+        comparison = Comparison(tmp_path / digest(text, 6), text)
+        found = spec.load(comparison.spec)
+        runs = plan.plan(found, data.load(found.data), Store(comparison.results, write=False))
+        return "\n".join(sorted(named.name for run in runs for named in run.steps.values()))
+
+    assert names(VARIANTS) == names(VARIANTS.replace("marks", "judge").replace("first", "one"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("marked.marks", "marked.mark", "rewarded.train.1.reward: there is no stage 'marked.mark' before this one"),
+        ("metric:exact_match", "metric:exact", r"there is no \[\[metric\]\] 'exact' that gives each answer a number"),
+        (
+            "metric:exact_match",
+            "metric:label_f1_macro",
+            "the metric 'label_f1_macro' cannot be a reward: it gives no number",
+        ),
+        ("marked.marks", "first", "'first' makes a model that answers, and a reward model is asked for"),
+        ('start = "sft.toys:Steps"', 'start = "rewarded.test_stages:Rewarded"', "these stages wait for each other: "),
+    ],
+)
+def test_a_spec_with_a_reference_that_leads_nowhere_is_refused(tmp_path: Path, old: str, new: str, said: str) -> None:
+    comparison = Comparison(tmp_path / "one", VARIANTS.replace(old, new))
+    with pytest.raises(SpecError, match=said):
+        spec.load(comparison.spec)
+
+
+def test_a_run_trains_what_it_refers_to_and_answers_with_its_own_policy(tmp_path: Path) -> None:
+    comparison = Comparison(tmp_path / "one", VARIANTS)
+    done = comparison.run("--only", "rewarded")
+    assert done.status == 0, done.err
+    assert len(comparison.logged("train from")) == 3, "the shared start, the reward model and the stage itself"
+    (said,) = comparison.logged("references")
+    references = json.loads(said)
+    marks = comparison.step("rewarded", "train.marked.0").path / "artifact"
+    assert references["marked.marks"] == {"artifact": str(marks)}
+    assert references["metric:exact_match"]["metric"]["kind"] == "exact_match"
+
+
+@pytest.mark.parametrize("name", ["methods", "rlhf"])
+def test_the_stages_of_a_committed_spec_reach_the_process_that_trains_them_unchanged(name: str) -> None:
+    found = spec.load(Path(__file__).parent.parent / "specs" / f"{name}.toml")
+    for variant in found.variants:
+        for method in variant.train:
+            written = json.loads(json.dumps(method.table()))
+            assert find("methods", written.pop("kind")).model_validate(written) == method
