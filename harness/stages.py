@@ -143,7 +143,8 @@ def _wrong(
         hint = did_you_mean(source.name, [name for name, reason in metrics.items() if reason is None])
         return f"there is no [[metric]] {source.name!r} that gives each answer a number.{hint}"
     reason = metrics[source.name]
-    return None if reason is None else f"the metric {source.name!r} cannot be used in training: {reason}"
+    use = "be a reward" if mark.makes == "reward" else "say when to stop"
+    return None if reason is None else f"the metric {source.name!r} cannot {use}: {reason}"
 
 
 def _circle(trains: Trains) -> list[tuple[str, int]]:

@@ -144,6 +144,20 @@ def test_a_spec_with_a_reference_that_leads_nowhere_is_refused(tmp_path: Path, o
         spec.load(comparison.spec)
 
 
+@pytest.mark.parametrize(
+    ("metric", "said"),
+    [
+        ('kind = "recall"\nk = 3\nlabel = "m"', "it needs the passages that were retrieved"),
+        ('kind = "mcc"\nlabel = "m"', "it gives no number for a single answer"),
+    ],
+)
+def test_a_metric_that_needs_more_than_an_answer_cannot_be_a_reward(tmp_path: Path, metric: str, said: str) -> None:
+    text = f"[[metric]]\n{metric}\n" + VARIANTS.replace("metric:exact_match", "metric:m")
+    comparison = Comparison(tmp_path / "one", text)
+    with pytest.raises(SpecError, match=f"rewarded.train.1.reward: the metric 'm' cannot be a reward: {said}"):
+        spec.load(comparison.spec)
+
+
 def test_a_run_trains_what_it_refers_to_and_answers_with_its_own_policy(tmp_path: Path) -> None:
     comparison = Comparison(tmp_path / "one", VARIANTS)
     done = comparison.run("--only", "rewarded")

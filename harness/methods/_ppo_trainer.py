@@ -135,8 +135,8 @@ class PpoTrainer(Followed, Rolling, Trainer):  # type: ignore[misc]
         sums = {"policy_loss": policy, "value_loss": value, "clip_fraction": clipped, "entropy": read.entropy()}
         for name, each in sums.items():
             self._figures[name] = self._figures.get(name, 0.0) + float(each.detach().sum()) / num_items_in_batch
-        loss: torch.Tensor = (policy.sum() + rules.value_coef * value.sum()) / num_items_in_batch
-        return loss
+        total: Tensor = policy.sum() + rules.value_coef * value.sum()
+        return total / float(num_items_in_batch)
 
     # ------------------------------------------------------------------------------------------------------ one round
 
@@ -171,7 +171,7 @@ class PpoTrainer(Followed, Rolling, Trainer):  # type: ignore[misc]
         }
         if rules.target_kl is not None:
             self.kl_coef = _ppo.adapted(self.kl_coef, kl, rules.target_kl, rules.kl_gain)
-        order = [torch.split(torch.randperm(len(rows)), rules.batch_size) for _ in range(rules.rollout_epochs)]
+        order = [torch.randperm(len(rows)).tolist() for _ in range(rules.rollout_epochs)]
         return Round(
             ids=[list(row.ids) for row in rows],
             prompt=[row.prompt for row in rows],
@@ -179,7 +179,11 @@ class PpoTrainer(Followed, Rolling, Trainer):  # type: ignore[misc]
             values=values,
             gains=_ppo.whiten(gains) if rules.whiten else gains,
             returns=[back for _, back in made],
-            order=[batch.tolist() for epoch in order for batch in epoch],
+            order=[
+                epoch[first : first + rules.batch_size]
+                for epoch in order
+                for first in range(0, len(rows), rules.batch_size)
+            ],
         )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
