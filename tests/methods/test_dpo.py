@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -129,6 +130,29 @@ def test_every_other_loss_has_a_gradient(tmp_path: Path, tiny_model: Path, loss:
     trainer.current_gradient_accumulation_steps = 1  # Set where a training begins.
     assert math.isfinite(trainer.training_step(trainer.model, [0, 1, 2, 3]).item())
     assert any(w.grad is not None and bool(w.grad.abs().max() > 0) for w in policy.model.parameters())
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
+def test_only_answers_go_through_the_output_layer(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trl.trainer import utils
+
+    job = make_job(tmp_path / "job", tiny_model, train=preferences(4))
+    method = Dpo(adapter=Lora(rank=4), **QUICK)
+    trainer = method.ready(job, method.load(job, "float32"), "float32").trainer
+    trainer.current_gradient_accumulation_steps = 1
+    seen: list[int] = []
+    apply = utils._ChunkedLogProbFunction.apply
+
+    def counted(hidden: Any, *more: Any) -> Any:
+        seen.append(len(hidden))
+        return apply(hidden, *more)
+
+    monkeypatch.setattr(utils, "_ChunkedLogProbFunction", SimpleNamespace(apply=counted))
+    trainer.training_step(trainer.model, [0, 1, 2, 3])
+    answers = [row for pair in trainer.rows for row in (pair.chosen, pair.rejected)]
+    assert sum(seen) == sum(len(row.ids) - row.prompt for row in answers)
 
 
 def test_settings_that_do_not_go_together_are_refused() -> None:
