@@ -49,9 +49,16 @@ def put(model: Any, path: Path, name: str, key: str = "default", *, trainable: b
                 adapted = get_peft_model(model, config, key, autocast_adapter_dtype=trainable)
             # PEFT itself passes over weights that find no place, and places that find no weights.
             there = get_peft_model_state_dict(adapted, adapter_name=key, save_embedding_layers=False)
+            state = {
+                name: weight for name, weight in state.items() if name in there or not _copied(adapted, name, weight)
+            }
             if odd := sorted(set(state) ^ set(there)):
                 raise ValueError(f"{len(odd)} of its weights have no counterpart, such as {odd[0]}")
             set_peft_model_state_dict(adapted, state, key)
+            if not trainable:
+                adapted.requires_grad_(False)
+            if config.is_prompt_learning:
+                _check_shape(adapted)
     except (ValueError, RuntimeError, KeyError, AttributeError, TypeError) as error:
         if known:
             forget(model, key)
@@ -74,8 +81,11 @@ def forget(adapted: Any, key: str) -> None:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        delete_adapter(adapted.get_base_model(), key, PEFT_TYPE_TO_PREFIX_MAPPING[adapted.peft_type])
+        delete_adapter(adapted.base_model.model, key, PEFT_TYPE_TO_PREFIX_MAPPING[adapted.peft_type])
     adapted.peft_config.pop(key, None)
+    if adapted.active_adapter == key and adapted.peft_config:
+        # PEFT looks its settings up even where the layers were switched to another one.
+        adapted.active_adapter = adapted.base_model.active_adapter = next(iter(adapted.peft_config))
 
 
 def take_off(model: Any) -> None:
@@ -120,6 +130,37 @@ def virtual_tokens(model: Any) -> int:
     """How many trained tokens stand before each text in the PeftModel (or plain model) `model`."""
     configs = getattr(model, "peft_config", {}).values()
     return sum(config.num_virtual_tokens for config in configs if config.is_prompt_learning)
+
+
+def _copied(adapted: Any, name: str, weight: Any) -> bool:
+    """Whether an adapter's file merely repeats a weight of the base, as PEFT writes the output layer's beside its
+    adapter."""
+    import torch
+
+    own = dict(adapted.named_parameters(remove_duplicate=False)).get(name)
+    return own is not None and own.shape == weight.shape and torch.equal(own, weight.to(own))
+
+
+def _check_shape(adapted: Any) -> None:
+    """Raise ValueError where virtual tokens are of another shape than the model's own: PEFT makes them as the adapter's
+    configuration says."""
+    import torch
+
+    config = adapted.get_base_model().config.get_text_config()
+    with torch.no_grad():
+        found = adapted.get_prompt(batch_size=1)
+    if isinstance(found, torch.Tensor):
+        if found.shape[-1] != config.hidden_size:
+            raise ValueError(f"its tokens have {found.shape[-1]} numbers, the model's {config.hidden_size}")
+        return
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    shapes = {(layer.keys.shape[1], layer.keys.shape[3]) for layer in found.layers}
+    if len(found.layers) != config.num_hidden_layers or shapes != {(heads, width)}:
+        raise ValueError(
+            f"its tokens are keys and values for {len(found.layers)} layers with (heads, width) {sorted(shapes)}, the "
+            f"model has {config.num_hidden_layers} layers with {(heads, width)}"
+        )
 
 
 def _targets(adapted: Any) -> list[str]:

@@ -158,6 +158,44 @@ def test_a_metric_that_needs_more_than_an_answer_cannot_be_a_reward(tmp_path: Pa
         spec.load(comparison.spec)
 
 
+CHAIN = """
+[[variant]]
+name = "plain"
+
+[[variant]]
+name  = "one"
+train = [{ kind = "sft", name = "first", adapter = "lora" }, { kind = "sft", name = "second" }]
+
+[[variant]]
+name  = "other"
+train = [{ kind = "sft", start = "one.second", adapter = "lora" }]
+"""
+FIRST, SECOND, OTHER = '"first", adapter = "lora"', '"second" }', '"one.second", adapter = "lora"'
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (OTHER, '"one.second", adapter = "prefix"', "prefix cannot be merged"),
+        (FIRST, '"first", adapter = "bottleneck"', "starts from bottleneck, which cannot be merged"),
+        (SECOND, '"second", adapter = { kind = "prompt", tokens = 8 } }', "prompt cannot be merged"),
+        (OTHER, '"base", adapter = "prefix"', None),
+        (FIRST, '"first", adapter = { kind = "lora", rank = 8 }', None),
+        (OTHER, '"one.second"', None),
+    ],
+)
+def test_what_cannot_be_merged_is_refused_where_an_adapter_follows_another(
+    tmp_path: Path, old: str, new: str, said: str | None
+) -> None:
+    assert old in CHAIN
+    comparison = Comparison(tmp_path / "one", CHAIN.replace(old, new))
+    if said is None:
+        spec.load(comparison.spec)
+        return
+    with pytest.raises(SpecError, match=rf"train\.\d\.adapter: .*{said}"):
+        spec.load(comparison.spec)
+
+
 def test_a_run_trains_what_it_refers_to_and_answers_with_its_own_policy(tmp_path: Path) -> None:
     comparison = Comparison(tmp_path / "one", VARIANTS)
     done = comparison.run("--only", "rewarded")

@@ -51,8 +51,6 @@ class Freeze(Adapter):
     def _nothing(self, model: Any) -> str:
         if not self.modules:
             return "no numbered layers were found in the model; name `modules` instead"
-        inner = {
-            name.rpartition(".")[2] for name, part in model.named_modules() if list(part.parameters(recurse=False))
-        }
-        ends = sorted({end for end in inner if not end.isdigit()})
-        return f"no module of the model is called {', '.join(self.modules)}. Its modules: {', '.join(ends)}."
+        ends = {name.rpartition(".")[2] for name, part in model.named_modules() if any(True for _ in part.parameters())}
+        ends = {end for end in ends if end and not end.isdigit()}
+        return f"no module of the model is called {', '.join(self.modules)}. Its modules: {', '.join(sorted(ends))}."

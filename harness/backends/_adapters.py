@@ -32,6 +32,10 @@ class Adapters:
         """The PeftModel whose layers stand in the model."""
         self._loaded: OrderedDict[str, None] = OrderedDict()
         """The adapters in it, the one used last at the end."""
+        self._layers: list[Any] = []
+        """The layers of the model that it put in place of others: going through all modules takes longer."""
+        self._enabled: bool | None = None
+        """Whether they answer with an adapter; None where some do and some do not."""
         self._virtual: OrderedDict[str, Virtual] = OrderedDict()
         self.virtual: Virtual | None = None
         """The trained tokens that stand before all text now."""
@@ -71,6 +75,9 @@ class Adapters:
                 return
             self._peft = peft
         self._cast()
+        self.model.eval()
+        self._layers = _layers(self.model)
+        self._enabled = None
         self._loaded[key] = None
 
     def _clear(self) -> None:
@@ -78,6 +85,7 @@ class Adapters:
         if self._peft is not None:
             adapted.take_off(self.model)
         self._peft = None
+        self._layers = []
         self._loaded.clear()
 
     def _cast(self) -> None:
@@ -89,7 +97,6 @@ class Adapters:
 
     def _switch(self, key: str | None) -> None:
         from peft.tuners.tuners_utils import BaseTunerLayer
-        from peft.utils import AuxiliaryTrainingWrapper
 
         if self._peft is None:
             return
@@ -98,13 +105,13 @@ class Adapters:
             if key is None:
                 self._clear()
             return
-        for module in self.model.modules():
-            if isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper):
-                module.enable_adapters(key is not None)
-                # A tuner layer without this adapter passes its input on; a replaced module would raise.
-                if key is not None and (isinstance(module, BaseTunerLayer) or key in module._adapters):
-                    module.set_adapter(key, inference_mode=True)
-        self.model.eval()
+        for layer in self._layers:
+            if self._enabled is not (key is not None):
+                layer.enable_adapters(key is not None)
+            # A tuner layer without this adapter passes its input on; a replaced module would raise.
+            if key is not None and (isinstance(layer, BaseTunerLayer) or key in layer._adapters):
+                layer.set_adapter(key, inference_mode=True)
+        self._enabled = key is not None
 
     def _tokens(self, peft: Any) -> Virtual:
         """The trained tokens of a PeftModel: keys and values, or embeddings."""
@@ -119,3 +126,11 @@ class Adapters:
                 return [(like_the_model(layer.keys), like_the_model(layer.values)) for layer in found.layers]
             assert isinstance(found, Tensor)
             return like_the_model(found)
+
+
+def _layers(model: Any) -> list[Any]:
+    """The layers that PEFT put in place of others."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils import AuxiliaryTrainingWrapper
+
+    return [module for module in model.modules() if isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper)]

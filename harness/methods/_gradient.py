@@ -48,8 +48,6 @@ class Gradient(Method):
     """What an adapter's own learning rate is multiplied by: preference losses need smaller steps than imitation."""
     own_loss: ClassVar[bool] = False
     """Whether the loss is computed here, not by TRL, whose trainers refuse some adapters."""
-    trains_output: ClassVar[bool] = False
-    """Whether an adapter may sit on the output layer."""
 
     adapter: Annotated[Adapter | None, Family("adapters")] = None
     """Without one the incoming adapter is trained on, or the whole model where none comes in; with one, an incoming
@@ -118,7 +116,7 @@ class Gradient(Method):
         if not adapter.trl and not self.own_loss:
             said = f"TRL's trainer for {self.kind} cannot train the adapter {adapter.kind}"
             return f"{said}: it works with sft, or take lora"
-        if adapter.targets_output and not self.trains_output:
+        if adapter.targets_output:
             return (
                 f"{self.kind} takes the output layer's weights as they are, so that an adapter on lm_head would never "
                 "be trained: leave it out of the targets"

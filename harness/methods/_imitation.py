@@ -36,7 +36,6 @@ class Lesson:
 
 class Imitation(Gradient):
     own_loss: ClassVar[bool] = True
-    trains_output: ClassVar[bool] = True
 
     group_by_length: bool = True
     """Whether rows of like length go into a batch together, which saves padding."""

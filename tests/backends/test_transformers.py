@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import warnings
 import weakref
 from pathlib import Path
 from typing import Any
@@ -389,17 +390,45 @@ def test_pickled_adapter_weights_are_refused(tiny_model: Path, tmp_path: Path, a
         Transformers(id=str(tiny_model), dtype="float32").open().attach(tmp_path)
 
 
-@pytest.mark.parametrize("kind", ["prompt", "prefix"])
-def test_an_adapter_of_added_tokens_is_refused_by_its_kind(tiny_model: Path, tmp_path: Path, kind: str) -> None:
-    from peft import PrefixTuningConfig, PromptTuningConfig, get_peft_model
+@pytest.mark.parametrize("kind", ["prompt", "prefix", "ia3", "lora"])
+def test_after_one_that_does_not_fit_the_base_answers_and_others_can_be_attached(
+    tiny_model: Path, tmp_path: Path, adapter: Path, kind: str
+) -> None:
+    from peft import IA3Config, LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    config = {"prompt": PromptTuningConfig, "prefix": PrefixTuningConfig}[kind]
-    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype="float32")
-    get_peft_model(model, config(task_type="CAUSAL_LM", num_virtual_tokens=4)).save_pretrained(tmp_path)
+    config: Any = {
+        "prompt": PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4, token_dim=32),
+        "prefix": PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4),
+        "ia3": IA3Config(task_type="CAUSAL_LM"),
+        "lora": LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"]),
+    }[kind]
+    deeper = AutoModelForCausalLM.from_pretrained(make_tiny_model(tmp_path / "deeper", layers=3), dtype="float32")
+    get_peft_model(deeper, config).save_pretrained(tmp_path / "foreign")
     session = Transformers(id=str(tiny_model), dtype="float32").open()
-    with pytest.raises(ModelError, match=rf"of the kind {kind.upper()}_TUNING.*such as LoRA"):
-        session.attach(tmp_path)
+    plain = texts(answer_all(session, asks()))
+    session.attach(adapter)
+    adapted = texts(answer_all(session, asks()))
+    with pytest.raises(ModelError, match="does not fit model"):
+        session.attach(tmp_path / "foreign")
+    assert texts(answer_all(session, asks())) == plain
+    session.attach(adapter)
+    assert texts(answer_all(session, asks())) == adapted
+
+
+def test_an_adapter_of_the_output_layer_answers_as_peft_does(
+    tiny_model: Path, tmp_path: Path, reference: Reference
+) -> None:
+    session = Transformers(id=str(tiny_model), dtype="float32").open()
+    with warnings.catch_warnings():
+        # PEFT on an output layer that shares the embedding's weights; it writes a copy of them beside the adapter.
+        warnings.simplefilter("ignore")
+        lora = make_adapter(tiny_model, tmp_path / "lora", target_modules=["lm_head", "v_proj"])
+        expected = Reference(tiny_model, lora)
+    session.attach(lora)
+    assert texts(answer_all(session, asks())) == expected.answers(session, asks())
+    session.attach(None)
+    assert texts(answer_all(session, asks())) == reference.answers(session, asks())
 
 
 @pytest.mark.parametrize("left", [0, 100, -50])
