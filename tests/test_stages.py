@@ -129,11 +129,6 @@ def test_renaming_a_stage_changes_no_step(tmp_path: Path) -> None:
     [
         ("marked.marks", "marked.mark", "rewarded.train.1.reward: there is no stage 'marked.mark' before this one"),
         ("metric:exact_match", "metric:exact", r"there is no \[\[metric\]\] 'exact' that gives each answer a number"),
-        (
-            "metric:exact_match",
-            "metric:label_f1_macro",
-            "the metric 'label_f1_macro' cannot be a reward: it gives no number",
-        ),
         ("marked.marks", "first", "'first' makes a model that answers, and a reward model is asked for"),
         ('start = "sft.toys:Steps"', 'start = "rewarded.test_stages:Rewarded"', "these stages wait for each other: "),
     ],

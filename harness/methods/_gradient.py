@@ -146,9 +146,7 @@ class Gradient(Method):
         """Load the model to train."""
         from harness.methods import _model
 
-        policy = _model.load(job, self.adapter, dtype)
-        self._check(policy)
-        return policy
+        return _model.load(job, self.adapter, dtype)
 
     def _check(self, policy: Policy) -> None:
         """Refuse an incoming adapter that cannot be trained on so; one of the stage's own is checked in the spec."""
@@ -189,6 +187,7 @@ class Gradient(Method):
             # PEFT and TRL speak of gradient checkpointing under names that transformers is about to drop.
             warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*", category=FutureWarning)
             policy = self.load(job, dtype)
+            self._check(policy)
             look = partial(_probe.look, policy.model, policy.tokenizer, autocast=dtype == "bfloat16")
             general = [look()] if self.makes == "policy" else []
             ready = self.ready(job, policy, dtype)
