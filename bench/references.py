@@ -138,6 +138,11 @@ def squad_exact(case: Case) -> float:
     return float(max(" ".join(folded(case.answer)) == " ".join(folded(target)) for target in case.targets))
 
 
+def squad_exact_v2(case: Case) -> float:
+    accepted = [target for target in case.targets if folded(target)] or [""]
+    return float(max(int(folded(case.answer) == folded(target)) for target in accepted))
+
+
 def squad_f1(answer: str, target: str, *, second: bool) -> float:
     ours, theirs = folded(answer), folded(target)
     if second and (len(ours) == 0 or len(theirs) == 0):
@@ -262,6 +267,7 @@ def _named(metric: Metric) -> str:
 def rows(count: int, draw: random.Random) -> Iterator[Row]:
     cases = texts(count, draw)
     yield per_example(ExactMatch(), "SQuAD v1.1", squad_exact, cases)
+    yield per_example(ExactMatch(normalise="squad-v2"), "SQuAD v2.0", squad_exact_v2, cases)
     yield per_example(TokenF1(), "SQuAD v1.1", squad_f1_v1, cases)
     yield per_example(TokenF1(rules="v2.0"), "SQuAD v2.0", squad_f1_v2, cases)
     for metric in (

@@ -96,7 +96,7 @@ def main() -> int:
     texts, classes = examples(options.examples, draw)
     of_texts = [answers(texts, draw) for _ in range(options.variants)]
     of_classes = [classified(classes, draw) for _ in range(options.variants)]
-    total = 0.0
+    total, processor = 0.0, time.process_time()
     print(f"{options.variants} variants x {options.examples:,} answers, one process\n")
     print(f"{'metric':14} {'measuring':>10} {'reducing':>10} {'first variant':>14}")
     for table in METRICS:
@@ -114,7 +114,9 @@ def main() -> int:
         print(
             f"{metric.name:14} {measured - begun:8.2f} s {ended - measured:8.2f} s {values[0] or 0:14.4f}", flush=True
         )
-    print(f"\ntogether {total:.1f} s; the target is {TARGET:.0f} s")
+    # Beside other work on the machine the clock says little: what the processor did is printed too.
+    processor = time.process_time() - processor
+    print(f"\ntogether {total:.1f} s ({processor:.1f} s of processor time); the target is {TARGET:.0f} s")
     return 0 if total <= TARGET else 1
 
 

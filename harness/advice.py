@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from harness import figures, measures, pareto
-from harness.decision import SAME_COST
+from harness.decision import SAME_COST, holds
 from harness.limits import label
 from harness.measures import bare
 
@@ -17,8 +17,9 @@ _REASON = 200
 """Characters of a failed variant's reason."""
 
 RULE = (
-    "The rule: of the variants that meet every constraint by their measured values, ship the best, or the {key} of "
-    "those that are shown to be as good: no worse by more than {margin}, or with the same score."
+    "The rule: of the variants that meet every constraint by their measured values, ship the best, or, of it and those "
+    "that cannot be told from it and are as good (shown to be no worse by more than {margin}, or with the same score), "
+    "the {key}."
 )
 
 
@@ -35,9 +36,16 @@ def sections(decision: Decision) -> list[tuple[str, list[str]]]:
 
 
 def headline(decision: Decision) -> list[str]:
-    """The answer in one or two sentences."""
+    """The answer in a few sentences."""
+    metric = decision["primary"]["name"]
+    unfit = f"All that completed have the worst possible {metric}: none of them is fit for use."
+    return [*([unfit] if decision["fit_for_use"] is False else []), *_answer(decision)]
+
+
+def _answer(decision: Decision) -> list[str]:
     name, reason, count = decision["recommended"], decision["reason"], len(decision["variants"])
     metric = decision["primary"]["name"]
+    ship = "If one has to ship," if decision["fit_for_use"] is False else "Ship"
     if reason == "nothing completed":
         return ["Nothing can be decided: no variant has completed with a figure to decide by."]
     if name is None:
@@ -48,25 +56,36 @@ def headline(decision: Decision) -> list[str]:
         which = "the only variant" if count == 1 else f"the only one of {count} variants that completed"
         return [f"{name} is {which}, so there was nothing to compare it with; it meets every constraint that is set."]
     if reason == "the only one left":
-        return [f"Ship {name}: it is the only variant that meets every constraint."]
+        return [f"{ship} {name}: it is the only variant that meets every constraint."]
     if not decision["tied"]:
-        return [f"Ship {name}."]
+        return [f"{ship} {name}."]
     candidates = [decision["best"], *decision["tied"]]
     doubt = f"Not enough evidence to say which of {_listed(candidates)} has the best {metric}: {_more(decision)}."
     if good := decision["as_good"]:
-        others = [decision["best"], *good]
-        how = f"are shown to differ by no more than {_margin(decision)}" if _shown(decision) else "scored the same"
-        said = f"Ship {name}: {_listed(others)} {how}, and {_among(decision, others)}."
-        return [said] if len(good) == len(decision["tied"]) and _shown(decision) else [doubt, said]
+        shown = [other for other in good if _near(decision, other)]
+        said = f"{ship} {name}: {_as_good(decision, shown)}, and {_among(decision, [decision['best'], *good])}."
+        return [said] if len(shown) == len(decision["tied"]) else [doubt, said]
     pair = _pair(decision, name, decision["tied"][0])
     ahead = f"it is ahead of {decision['tied'][0]} by {_difference(decision, pair)}"
     return [doubt, f"Until then {name} is the best guess: {ahead}, and no other is shown to be as good."]
 
 
-def _shown(decision: Decision) -> bool:
-    """Whether one of those that are as good scored otherwise than the best one."""
-    pairs = [_pair(decision, decision["best"], name) for name in decision["as_good"]]
-    return any(pair["difference"] != 0 for pair in pairs)
+def _near(decision: Decision, name: str) -> bool:
+    """Whether a variant is shown to be no worse than the best one by more than the margin."""
+    row = _row(decision, name)
+    return row is not None and holds(row["non_inferior_to_best"])
+
+
+def _as_good(decision: Decision, shown: list[str]) -> str:
+    """By what those that are as good as the best one are so: they are `shown` to be, or only scored the same."""
+    best, same = decision["best"], [name for name in decision["as_good"] if name not in shown]
+    said = []
+    if shown:
+        are = "is" if len(shown) == 1 else "are"
+        said.append(f"{_listed(shown)} {are} shown to be no worse than {best} by more than {_margin(decision)}")
+    if same:
+        said.append(f"{_listed([best, *same])} scored the same")
+    return ", ".join(said)
 
 
 def _margin(decision: Decision) -> str:
@@ -77,7 +96,15 @@ def _margin(decision: Decision) -> str:
 def _among(decision: Decision, others: list[str]) -> str:
     them = "the two" if len(others) == 2 else f"these {len(others)}"
     name = decision["recommended"]
-    simple = f"{name} has the fewest moving parts, or the better score among equals"
+    rows = [row for row in decision["variants"] if row["variant"] in others and row["variant"] != name]
+    shipped = _row(decision, name)
+    assert shipped is not None
+    if all(row["parts"] > shipped["parts"] for row in rows):
+        simple = f"{name} has the fewest moving parts"
+    elif name == decision["best"] and all(_pair(decision, name, row["variant"])["difference"] != 0 for row in rows):
+        simple = f"none has fewer moving parts than {name}, which scores best"
+    else:
+        simple = f"none has fewer moving parts than {name}"
     return {
         "the cheapest": f"of {them} {name} costs the least per answer",
         "the simplest of the cheapest": f"of the cheapest of {them} (costs within 10 % count as equal) {simple}",
@@ -96,7 +123,10 @@ def _more(decision: Decision) -> str:
         name = min(known, key=lambda name: known[name])
         most = max(known.values())
         said = f"about {known[name] - n:,} more examples needed to tell {decision['best']} from {name}"
-        return said if most == known[name] else f"{said}, {most - n:,} to tell it from all that differ from it"
+        said += "" if most == known[name] else f", {most - n:,} to tell it from all that differ from it"
+        accept = decision["examples_to_accept"][name]
+        less = accept is not None and accept < known[name]
+        return f"{said}, or {accept - n:,} to show that {name} is as good" if less else said
     return "how many more examples are needed cannot be said"
 
 
@@ -107,7 +137,8 @@ def _why(decision: Decision, shipped: Row) -> list[str]:
     rows = decision["variants"]
     meeting = [row for row in rows if row["meets"]]
     constrained = any(row["constraints"] for row in rows)
-    count = f"{len(meeting)} of {len(rows)} variants" if len(meeting) < len(rows) else f"all {len(rows)} variants"
+    every = "both" if len(rows) == 2 else f"all {len(rows)}"
+    count = f"{len(meeting)} of {len(rows)} variants" if len(meeting) < len(rows) else f"{every} variants"
     which = "meet every constraint" if constrained else "completed (there are no constraints)"
     heldout = decision["heldout"]
     groups = f" in {figures.counted(heldout['groups'], 'group')}" if heldout["groups"] else ""
@@ -119,7 +150,7 @@ def _why(decision: Decision, shipped: Row) -> list[str]:
         lines.insert(0, f"{count[0].upper()}{count[1:]} {which}.")
     lines += [f"It keeps what was asked: {item['text']}." for item in shipped["constraints"] if item["status"] == "met"]
     if decision["tied"]:
-        key = "cheapest per answer" if any(row["cost"]["money_per_1000"] is not None for row in meeting) else "simplest"
+        key = "cheapest per answer" if decision["ranked_by"] == "cost" else "one with the fewest moving parts"
         lines.append(RULE.format(key=key, margin=_margin(decision)))
     return lines
 
@@ -134,6 +165,8 @@ def _sure(decision: Decision, shipped: Row) -> list[str]:
         ahead = "scored the same, a difference of" if pair["difference"] == 0 else "did better by"
         lines.append(f"{best} {ahead} {_difference(decision, pair)}: {_verdict(pair)}.")
         lines.append(f"At the far end of that interval, shipping {name} gives up {_worst(decision, pair)}.")
+        if near := _nearness(shipped):
+            lines.append(f"That {name} is no worse than {best} by more than {_margin(decision)} is {near}.")
         told.append(best)
     elif rivals:
         pair = _pair(decision, name, rivals[0])
@@ -152,6 +185,15 @@ def _sure(decision: Decision, shipped: Row) -> list[str]:
                 f"It cannot be sure of one constraint, as the interval does not rule out a miss: {item['text']}."
             )
     return lines
+
+
+def _nearness(row: Row) -> str:
+    """How sure it is that a variant is no worse than the best one by more than the margin; "" where nobody can say."""
+    found = row["non_inferior_to_best"]
+    if found is None or found["p_adjusted"] is None:
+        return ""
+    how = f"{figures.said_p(found['p_adjusted'])} by Holm over those that meet the constraints"
+    return f"{'shown' if found['holds'] else 'not shown'} ({found['test']}, {how})"
 
 
 def _tests(decision: Decision) -> list[str]:
@@ -221,7 +263,11 @@ def _against(decision: Decision, row: Row) -> str:
         behind = "apart" if pair["difference"] == 0 else "behind"
         said = f"cannot be told from {best} ({_difference(decision, pair)} {behind}, {_verdict(pair)})"
         good = name in decision["as_good"]
-        return f"{said}; {_dearer(decision, row)}" if good else f"{said}, nor is it shown to be as good"
+        if good:
+            return f"{said}; {_dearer(decision, row)}"
+        p = (row["non_inferior_to_best"] or {}).get("p_adjusted")
+        how = "" if p is None else f" (no worse by more than {_margin(decision)}: {figures.said_p(p)})"
+        return f"{said}, nor is it shown to be as good{how}"
     return f"worse than {best} by {_difference(decision, pair)}, {_verdict(pair)}"
 
 
@@ -247,6 +293,7 @@ def _changes(decision: Decision, shipped: Row | None) -> list[str]:
             room = f"{-100 * least['miss']:.0f} %"
             lines.append(f"Of its constraints it keeps {label(least['name'])} by the least: {room} of room.")
         lines += _volumes(decision, shipped)
+        lines += _near_enough(decision, shipped)
     n, best = decision["heldout"]["n"], decision["best"]
     for name, needed in decision["examples_to_settle"].items():
         if needed is None:
@@ -254,6 +301,28 @@ def _changes(decision: Decision, shipped: Row | None) -> list[str]:
         else:
             more = f"{needed - n:,} more held-out examples (there are {n:,})"
             lines.append(f"{more} would tell {best} from {name} with 80 % power, if they differ as seen.")
+    return lines
+
+
+def _near_enough(decision: Decision, shipped: Row) -> list[str]:
+    """Variants that are worse than the best one, but shown to be only a little so, and take less."""
+    lines, currency = [], decision["terms"]["cost"]["currency"]
+    for row in decision["variants"]:
+        name, mine, its = row["variant"], row["cost"], shipped["cost"]
+        if not row["meets"] or name in (decision["best"], *decision["tied"]) or not _near(decision, name):
+            continue
+        prices = [mine["money_per_1000"], its["money_per_1000"]]
+        if None not in prices and mine["device"] == its["device"]:
+            less = SAME_COST * prices[0] < prices[1]
+            gain = (
+                f"1,000 answers cost {measures.money(prices[0], currency)}, not {measures.money(prices[1], currency)}"
+            )
+        else:
+            less = row["parts"] < shipped["parts"]
+            gain = f"it has {row['parts']} moving part{'' if row['parts'] == 1 else 's'}, not {shipped['parts']}"
+        if less:
+            far = f"{name} is worse than {decision['best']}, but by no more than {_margin(decision)}: {_nearness(row)}"
+            lines.append(f"{far}. If that is near enough, {gain}.")
     return lines
 
 

@@ -12,12 +12,10 @@ from harness.errors import ModelError
 def kind(path: Path, base: str, name: str) -> Literal["adapter", "model"]:
     """Return what the folder `path` holds: an adapter for the model `name`, or a whole model to take its place.
 
-    `base` is that model's fingerprint. Raises ModelError where the folder is neither or says that it comes from other
-    weights.
+    `base` is that model's fingerprint. Raises ModelError where the folder is neither, says that it comes from other
+    weights, or is a reward model.
     """
-    if not path.is_dir():
-        raise ModelError(f"there is no adapter folder {path}")
-    said = _read(path / "artifact.json")
+    said = described(path)
     made_from = said.get("base")
     if made_from not in (None, base):
         raise ModelError(
@@ -26,11 +24,25 @@ def kind(path: Path, base: str, name: str) -> Literal["adapter", "model"]:
         )
     there = {"adapter": (path / "adapter_config.json").is_file(), "model": (path / "config.json").is_file()}
     found = said.get("kind") or next((kind for kind in there if there[kind]), None)
+    if found == "reward":
+        raise ModelError(
+            f"artifact {path} is a reward model: it marks answers and cannot give any. Use it as `reward`."
+        )
+    if found == "preferences":
+        raise ModelError(f"artifact {path} holds preferences, and no model: name it as `preferences`")
     if found == "adapter":
         return "adapter"
     if found == "model":
         return "model"
     raise ModelError(f"{path} holds neither a PEFT adapter (adapter_config.json) nor a model (config.json)")
+
+
+def described(path: Path) -> dict[str, Any]:
+    """Return what artifact.json in the folder `path` says; nothing where PEFT or transformers wrote it. Raises
+    ModelError."""
+    if not path.is_dir():
+        raise ModelError(f"there is no adapter folder {path}")
+    return _read(path / "artifact.json")
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -150,7 +150,7 @@ class Asking(Context):
             draw = random.Random(f"{self._seed} {example.id}")
             order = {passage.id: place for place, passage in enumerate(ranked)}
             gold = [passage for name in example.sources for passage in by_document.get(name, [])]
-            gold.sort(key=lambda passage: (-_held(example, passage), order.get(passage.id, depth)))
+            gold.sort(key=lambda passage: (-_held(example, passage.text), order.get(passage.id, depth)))
             others = [passage for passage in ranked if passage.document not in example.sources]
             oracle = bool(gold) and draw.random() < method.oracle_share
             chosen = [*gold[:1], *others[:others_wanted]] if oracle else others[: others_wanted + 1]
@@ -162,13 +162,25 @@ class Asking(Context):
                 kept.sort(key=lambda passage: order.get(passage.id, depth))
             self._passages[example.id] = tuple(kept)
 
+    def citation(self, example: Example, template: str) -> str:
+        """What `template` says of the gold passage where it stands in the prompt of `example`, else nothing: an answer
+        must not cite what its reader cannot see."""
+        gold = [passage for passage in self.passages(example) if passage.document in example.sources]
+        best = max(gold, key=lambda passage: _held(example, passage.text), default=None)
+        if best is None:
+            return ""
+        quote = max(_SENTENCES.split(best.text), key=lambda sentence: _held(example, sentence)).strip()
+        values = {"quote": quote, "document": best.document}
+        return re.sub(r"\{(quote|document)\}", lambda match: values[match[1]], template)
+
 
 _WORDS = re.compile(r"\w+")
+_SENTENCES = re.compile(r"(?<=[.!?])\s+|\n+")
 
 
-def _held(example: Example, passage: Passage) -> float:
-    """The share of an accepted answer's words that stand in the passage, for the best of the accepted answers."""
-    words = set(_WORDS.findall(passage.text.casefold()))
+def _held(example: Example, text: str) -> float:
+    """The share of an accepted answer's words that stand in `text`, for the best of the accepted answers."""
+    words = set(_WORDS.findall(text.casefold()))
     wanted = [set(_WORDS.findall(target.casefold())) for target in example.targets]
     return max((len(each & words) / len(each) for each in wanted if each), default=0.0)
 

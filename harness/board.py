@@ -129,12 +129,14 @@ def _testing(board: Board, clean: Clean) -> list[str]:
         several = f", p adjusted by {how['correction']} over {how['family']} comparisons" if how["family"] > 1 else ""
         lines.append(f"Test: {tests}{several}; better or worse at alpha {how['alpha']:g}.")
     lines += _untested(board, clean)
+    lines += _within(board, unit, clean)
     found = [one["minimum_detectable"] for one in versus if one["minimum_detectable"] is not None]
     if found:
         low, high = (figures.size_of_change(end, unit) for end in (min(found), max(found)))
         span = high if low == high else f"{low.removesuffix(' points')} to {high}"
         lines.append(
-            f"Smallest true difference that such a comparison finds with {100 * how['power']:.0f} % power: {span}."
+            f"Smallest true difference that such a comparison, taken alone, finds with {100 * how['power']:.0f} % "
+            f"power: {span}."
         )
     open_ones = [
         f"{clean(figures.plain(row['variant'], line=True))} {row['vs_baseline']['needed']:,}"
@@ -151,6 +153,35 @@ def _testing(board: Board, clean: Clean) -> list[str]:
             f"{math.comb(ranked, 2):,}{adjusted}); below it, the ranks that a variant may have."
         )
     return lines
+
+
+def _within(board: Board, unit: str, clean: Clean) -> list[str]:
+    """Which variants that are not better than the baseline are shown to be no worse, or as good; nothing of older
+    boards."""
+    no_worse: list[str] = []
+    as_good: list[str] = []
+    tests: list[str] = []
+    margin = None
+    for row in board["rows"]:
+        found = row["vs_baseline"] or {}
+        shown = found.get("non_inferiority")
+        if shown and shown["holds"] and found["verdict"] != "better":
+            margin = shown["margin"]
+            name = clean(figures.plain(row["variant"], line=True))
+            if found["equivalence"]["holds"]:
+                as_good.append(name)
+                tests.append(found["equivalence"]["test"])
+            else:
+                no_worse.append(name)
+                tests.append(shown["test"])
+    if margin is None:
+        return []
+    size, base = figures.size_of_change(margin, unit), clean(board["baseline"])
+    said = [f"no worse than {base} by more than {size}: {', '.join(no_worse)}"] if no_worse else []
+    said += [f"within {size} of {base}: {', '.join(as_good)}"] if as_good else []
+    tested = sum(bool((row["vs_baseline"] or {}).get("non_inferiority")) for row in board["rows"])
+    adjusted = f", p adjusted by {board['comparisons']['correction']}" if tested > 1 else ""
+    return [f"Shown to be {'; '.join(said)} ({_listed(tests)}{adjusted})."]
 
 
 def _untested(board: Board, clean: Clean) -> list[str]:

@@ -31,6 +31,8 @@ SCALE, BASE, START = 400.0, 10.0, 1000.0
 RESAMPLES = 2000
 _UNIT = SCALE / math.log(BASE)
 """Rating points in one unit of log-odds."""
+_EQUAL = 1e-6
+"""Ratings that are no further apart than this many points are the same."""
 _STEPS = 100
 _EXACT = 1e-10
 """The largest share of the games by which expected and seen wins may differ once a fit has converged."""
@@ -39,12 +41,14 @@ _EXACT = 1e-10
 @dataclass(frozen=True, slots=True)
 class Game:
     """One meeting of two players: `outcome` is 1 where `one` won, 0 where `two` did, 0.5 for a tie. Games of a `group`
-    tend to end alike: they are drawn together when the interval is made."""
+    tend to end alike: they are drawn together when the interval is made. `seeds` are the outcomes under each seed, of
+    which `outcome` is the mean, where there are several."""
 
     one: str
     two: str
     outcome: float
     group: str
+    seeds: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,14 @@ def ratings(games: Sequence[Game], *, seed: int = 0, resamples: int = RESAMPLES)
     widened for few groups (Hesterberg 2015, Am. Stat. 69:371: the tail is Phi(-sqrt(C/(C-1)) * t) with C groups). A
     resample in which someone never loses counts as a rating without end on both sides, so that an end which depends on
     such resamples is None, never a false number.
+
+    With several seeds that differ, how the ratings vary from seed to seed widens both ends as a second, independent
+    source of variation (Zou and Donner 2008, Stat. Med. 27:1693): the distance of an end from the rating becomes
+
+        sqrt( distance^2 + t^2 * var(ratings of each seed, ddof=1) / S )        t with S - 1 degrees of freedom
+
+    It is None where the games of one seed alone rate no one. A player whose games with each opponent all ended alike
+    (all ties) has no interval: drawn again they would end alike again, which is no proof that others would.
     """
     players = sorted({name for game in games for name in (game.one, game.two)})
     if not players:
@@ -80,10 +92,15 @@ def ratings(games: Sequence[Game], *, seed: int = 0, resamples: int = RESAMPLES)
         inner = tables[:, rated][:, :, rated]
         values, fitted = _fit(inner.sum(axis=0)[None])
         lows, highs, why = _ends(inner, len(groups), seed, resamples)
+        by_seed = _by_seed(games, players)
+        if lows[0] is not None and len(by_seed):
+            lows, highs, why = _widened(values[0], lows, highs, why, by_seed[:, rated][:, :, rated])
         for place, player in enumerate(rated):
             value = START + _UNIT * float(values[0, place]) if fitted[0] else None
             reason = why if fitted[0] else "n/a (the fit did not converge)"
             low, high = (lows[place], highs[place]) if fitted[0] else (None, None)
+            if low is not None and not _varies(games, players[player], {players[other] for other in rated}):
+                low, high, reason = None, None, "n/a (its games all ended alike)"
             found.append(Rating(players[player], value, low, high, counts[players[player]], reason))
     else:
         rated = []
@@ -93,11 +110,6 @@ def ratings(games: Sequence[Game], *, seed: int = 0, resamples: int = RESAMPLES)
         Rating(players[place], None, None, None, counts[players[place]], _unrated(whole, place, rated))
         for place in others
     ]
-
-
-def win_chance(one: float, two: float) -> float:
-    """Return how likely a player rated `one` beats a player rated `two`."""
-    return 1 / (1 + math.pow(BASE, (two - one) / SCALE))
 
 
 # --------------------------------------------------------------------------------------------------------- the fit
@@ -209,13 +221,57 @@ def _ends(tables: Array, groups: int, seed: int, resamples: int) -> tuple[list[A
     return lows, highs, f"bootstrap over {groups} groups, {resamples:,} resamples, {100 * LEVEL:g} %"
 
 
+def _varies(games: Sequence[Game], player: str, among: set[str]) -> bool:
+    """Whether any two games of a player with one of the others ended differently."""
+    ends: dict[str, set[float]] = {}
+    for game in games:
+        if player in (game.one, game.two) and {game.one, game.two} <= among:
+            other, outcome = (game.two, game.outcome) if player == game.one else (game.one, 1 - game.outcome)
+            ends.setdefault(other, set()).add(outcome)
+    return any(len(found) > 1 for found in ends.values())
+
+
+def _by_seed(games: Sequence[Game], players: Sequence[str]) -> Array:
+    """The table of wins under each seed, shape (S, k, k); S is 0 where there is one seed, or all gave the same."""
+    import numpy as np
+
+    count = max((len(game.seeds) for game in games), default=0)
+    made = []
+    for seed in range(count):
+        under = [Game(game.one, game.two, game.seeds[seed] if game.seeds else game.outcome, "") for game in games]
+        made.append(_tables(under, players)[0][0])
+    same = all((table == made[0]).all() for table in made)
+    return np.zeros((0, len(players), len(players))) if same else np.stack(made)
+
+
+def _widened(
+    values: Array, lows: Sequence[float], highs: Sequence[float], why: str, tables: Array
+) -> tuple[list[Any], list[Any], str]:
+    """The ends with the variation between seeds in them; `tables` are the wins of the rated under each seed."""
+    count, size, _ = tables.shape
+    each, fitted = _fit(tables) if _reach(tables).all() else (tables, [False])
+    if not all(fitted):
+        return [None] * size, [None] * size, "n/a (under one seed alone someone never loses)"
+    wide = t_quantile(count - 1) * _UNIT * each.std(axis=0, ddof=1) / math.sqrt(count)
+    centres = START + _UNIT * values
+    ends = list(zip(centres.tolist(), lows, highs, wide.tolist(), strict=True))
+    return (
+        [centre - math.hypot(centre - low, width) for centre, low, _, width in ends],
+        [centre + math.hypot(high - centre, width) for centre, _, high, width in ends],
+        f"{why}, and over {count} seeds",
+    )
+
+
 def as_rows(found: Sequence[Rating]) -> list[Mapping[str, Any]]:
-    """Return ratings as JSON-able values. `place` is None without a rating."""
+    """Return ratings as JSON-able values. `place` is None without a rating; equal ratings share one."""
     rows: list[Mapping[str, Any]] = []
-    for number, rating in enumerate(found, start=1):
+    values = [rating.value for rating in found if rating.value is not None]
+    for rating in found:
+        own = rating.value
         rows.append(
             {
-                "place": number if rating.value is not None else None,
+                # Equal ratings come out of the fit with other last digits.
+                "place": None if own is None else 1 + sum(value > own + _EQUAL for value in values),
                 "variant": rating.player,
                 "rating": rating.value,
                 "ci_low": rating.low,

@@ -32,6 +32,14 @@ def context_length(config: Any, tokenizer: Any) -> int:
     return min(known, default=2048)
 
 
+def end_tokens(tokenizer: Any, configured: int | Sequence[int] | None) -> frozenset[int]:
+    """The tokens after which an answer is over: the model's own (`configured`, its generation configuration's
+    `eos_token_id`), the tokenizer's, and the end of a turn in ChatML."""
+    own = [configured] if configured is None or isinstance(configured, int) else configured
+    ends = {*own, tokenizer.eos_token_id, tokenizer.get_vocab().get("<|im_end|>")}
+    return frozenset(token for token in ends if token is not None)
+
+
 class Chat:
     """Turns messages into text and token ids.
 

@@ -52,6 +52,7 @@ def of(snapshot: Snapshot, store: Store, variant: str, *, seed: int | None = Non
         "seed": run.seed,
         "classes": table(scores[name]) if name else None,
         "calibration": reliability(scores[sure]) if sure is not None else None,
+        "notes": run.leak_notes,
     }
 
 
@@ -176,10 +177,9 @@ def _confusions(classes: dict[str, Any]) -> tuple[str, list[str], list[list[str]
 
 
 def notes(found: dict[str, Any]) -> list[str]:
-    classes = found["classes"]
+    classes, made = found["classes"], list(found["notes"])
     if not classes:
-        return []
-    made = []
+        return made
     absent = [row["class"] for row in classes["classes"] if not row["support"]]
     if absent:
         listed = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")

@@ -13,17 +13,17 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from harness import changes, comparisons, results
+from harness import changes, comparisons, figures, margins, results
 from harness.errors import HarnessError, UsageError, did_you_mean
-from harness.records import Example
+from harness.records import Example, Score
 from harness.results import Results, Variant, settings_that_differ
 from harness.store import Store
 
 _SIDE = re.compile(r"(?P<ref>[^:]+)(?::(?P<variant>[^:@]+)(?:@(?P<seed>\d+))?)?")
 _NAMED = 3
 """How many ids of differing examples a message names."""
-_INNER = ("error", "degrees", "higher", "needed")
-"""Fields of a comparison that a reader has no use for, or that are told for the whole family."""
+_INNER = ("error", "degrees", "higher", "binary", "group_size")
+"""Fields of a comparison that a reader has no use for."""
 _FIELDS = ("input", "targets", "group", "tags", "sources")
 
 
@@ -86,12 +86,20 @@ def _variant(side: Side) -> Variant:
 
 
 def compare(
-    a: Side, b: Side, metric: str | None = None, *, only_common: bool = False, examples: int = 3
+    a: Side,
+    b: Side,
+    metric: str | None = None,
+    *,
+    only_common: bool = False,
+    examples: int = 3,
+    margin: float | None = None,
 ) -> dict[str, Any]:
     """Return the comparison as JSON-able values, with up to `examples` changed examples of each kind.
 
     Two runs make one pair; two experiments are compared variant by variant, by name, with Holm's adjustment over the
-    pairs. Raises HarnessError where the sides cannot be compared, and says which example or setting differs.
+    pairs. `margin`, in the metric's unit, is how much worse still counts as no worse (default: 2 % of its range; none
+    for a metric whose range has no end). Raises HarnessError where the sides cannot be compared, and says which example
+    or setting differs; UsageError for a margin that no difference could exceed.
     """
     if (a.variant is None) != (b.variant is None):
         whole = a if a.variant is None else b
@@ -107,9 +115,12 @@ def compare(
     couples = list(zip(joined.variants[::2], joined.variants[1::2], strict=True))
     made = comparisons.pairwise(joined, name, [(after, before) for before, after in couples])
     family = sum(one.p is not None for one in made)
+    about = joined.variants[0].scores[name][0]
+    margin = margins.usual(about) if margin is None else _possible(margin, about)
     told = [
         {
             **_measured(joined, couple, name, one, p, family),
+            **within,
             "a": a.named(mine),
             "b": b.named(its),
             "variant": mine.name if mine.name == its.name else None,
@@ -117,11 +128,15 @@ def compare(
             "cost": changes.costs((a.results, mine), (b.results, its)),
             "changed": changes.examples(joined, couple, name, (a.store, b.store), shared, examples),
         }
-        for (mine, its), couple, one, p in zip(
-            pairs, couples, made, comparisons.holm([one.p for one in made]), strict=True
+        for (mine, its), couple, one, p, within in zip(
+            pairs,
+            couples,
+            made,
+            comparisons.holm([one.p for one in made]),
+            margins.families(made, margin),
+            strict=True,
         )
     ]
-    about = joined.variants[0].scores[name][0]
     return {
         "a": {"name": a.label, "examples": len(a.results.examples), "fingerprint": a.results.fingerprint},
         "b": {"name": b.label, "examples": len(b.results.examples), "fingerprint": b.results.fingerprint},
@@ -132,8 +147,10 @@ def compare(
             "only_common": only_common,
         },
         "family": family,
+        "margin": margin,
         "pairs": told,
         "left_out": left_out,
+        "notes": list(dict.fromkeys([*a.results.data_notes, *b.results.data_notes])),
     }
 
 
@@ -154,6 +171,18 @@ def _measured(
         "verdict": comparisons.verdict(made, p_adjusted),
         "needed": comparisons.needed(made, p_adjusted, family),
     }
+
+
+def _possible(margin: float, about: Score) -> float:
+    if about.floor is not None and about.ceiling is not None and margin >= about.ceiling - about.floor:
+        reach = about.ceiling - about.floor
+        points = "; 2 points are 0.02" if about.unit == "share" else ""
+        ends = " to ".join(figures.score(end, about.unit) for end in (about.floor, about.ceiling))
+        raise UsageError(
+            f"--margin {margin:g} is as much as {about.name} can differ at all ({ends}): "
+            f"give a number below {reach:g}, in its own unit{points}"
+        )
+    return margin
 
 
 def _primary(a: Side, b: Side) -> str:

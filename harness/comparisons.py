@@ -13,14 +13,12 @@ one group, or two variants alike on every example have no p.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from harness import bootstrap, power, randomisation, stats
 from harness.bootstrap import Corpus
-from harness.errors import HarnessError
 from harness.power import ALPHA
 from harness.records import Score
 from harness.results import Results, Variant
@@ -51,28 +49,16 @@ class Comparison:
     minimum_detectable: float | None
     """The smallest true difference, in the metric's unit, that this many examples find with 80 % power at alpha 0.05,
     two-sided, if they vary as these did; None where none would be found."""
-    needed: int | None
-    """Examples, in all, that would settle it with 80 % power if the difference is what was seen; None where it is
-    settled already, or cannot be known."""
     n: int
     groups: int
     higher: bool
     error: float | None = None
     """Standard error of the difference, with `degrees` of freedom; None where nothing varied."""
     degrees: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Margin:
-    """Whether a difference stays within a margin: `holds` is None where the data cannot say. `low` and `high` are the
-    one-sided 95 % bounds of ours - theirs (the ends of its 90 % interval)."""
-
-    margin: float
-    holds: bool | None
-    p: float | None
-    test: str
-    low: float | None
-    high: float | None
+    binary: bool = False
+    """Whether both sides are wholly right or wrong on each example, so that wins and losses are all that varies."""
+    group_size: float = 1.0
+    """The size of the group that an example stands in, on average: sum m^2 / sum m."""
 
 
 # ------------------------------------------------------------------------------------------------------- comparing
@@ -159,10 +145,12 @@ def _of_means(
         ps, way = randomisation.sign_flips(sums(sides, groups), flipped, family=len(pairs), seed=seed)
         name = f"sign-flip permutation{' by group' if count < n else ''} ({way})"
         tests |= {pair: (name, p) for pair, p in zip(flipped, ps, strict=True)}
-    return [
+    size = stats.design_effect(groups, 1.0) if n else 1.0
+    made = [
         _of_pair(sides[i], sides[j], groups, tests.get((i, j)), bounds=bounds, binary=binary, higher=higher)
         for i, j in pairs
     ]
+    return [replace(one, group_size=size) for one in made]
 
 
 def _of_pair(
@@ -198,12 +186,12 @@ def _of_pair(
         ties=n - wins - losses,
         losses=losses,
         minimum_detectable=detectable,
-        needed=_needed(interval, made, test[1]),
         n=n,
         groups=interval.groups,
         higher=higher,
         error=made.error if made else None,
         degrees=made.degrees if made else None,
+        binary=binary and not seeds,
     )
 
 
@@ -244,7 +232,6 @@ def _of_corpora(ours: Corpus, theirs: Corpus, *, bounds: Bounds, higher: bool, s
         ties=0,
         losses=0,
         minimum_detectable=_detectable(made, bounds),
-        needed=_needed(interval, made, p),
         n=interval.n,
         groups=interval.groups,
         higher=higher,
@@ -255,7 +242,7 @@ def _of_corpora(ours: Corpus, theirs: Corpus, *, bounds: Bounds, higher: bool, s
 
 def _without(interval: Interval, why: str, higher: bool) -> Comparison:
     test = f"n/a ({why})"
-    return Comparison(interval, test, None, test, None, 0, 0, 0, None, None, interval.n, interval.groups, higher)
+    return Comparison(interval, test, None, test, None, 0, 0, 0, None, interval.n, interval.groups, higher)
 
 
 # ------------------------------------------------------------------------------------------------ what it takes
@@ -267,12 +254,6 @@ def _detectable(made: Estimate | None, bounds: Bounds) -> float | None:
     found = power.multiplier(made.degrees) * made.error
     low, high = bounds
     return None if low is not None and high is not None and found > high - low else found
-
-
-def _needed(interval: Interval, made: Estimate | None, p: float | None, alpha: float = ALPHA) -> int | None:
-    if made is None or interval.value is None or (p is not None and p <= alpha):
-        return None
-    return power.needed(interval.n, interval.groups, interval.value, made.error, alpha)
 
 
 def needed(comparison: Comparison, p_adjusted: float | None, family: int = 1) -> int | None:
@@ -310,48 +291,3 @@ def verdict(comparison: Comparison, p_adjusted: float | None, alpha: float = ALP
     if not value or p_adjusted is None or p_adjusted > alpha:
         return "cannot tell"
     return "better" if (value > 0) == comparison.higher else "worse"
-
-
-def non_inferior(comparison: Comparison, margin: float) -> Margin:
-    """Whether ours is worse than theirs by less than `margin` (in the metric's unit), one-sided at alpha 0.05.
-
-    It holds where the one-sided 95 % bound of the difference stays on the right side of the margin (CONSORT extension
-    for non-inferiority: Piaggio et al. 2012, JAMA 308:2594); p is that of the shifted t. Raises HarnessError for a
-    negative margin.
-    """
-    return _margin(comparison, margin, "non-inferiority", [1 if comparison.higher else -1])
-
-
-def equivalent(comparison: Comparison, margin: float) -> Margin:
-    """Whether ours and theirs differ by less than `margin` either way: two one-sided tests at alpha 0.05, p being the
-    larger of the two (Schuirmann 1987, J. Pharmacokinet. Biopharm. 15:657). Raises HarnessError for a negative margin.
-    """
-    return _margin(comparison, margin, "equivalence", [1, -1])
-
-
-def _margin(comparison: Comparison, margin: float, name: str, sides: Sequence[int]) -> Margin:
-    """Test the difference against each limit: side 1 is -margin, to stay above; side -1 is +margin, to stay below."""
-    if not (math.isfinite(margin) and margin >= 0):
-        raise HarnessError(f"a margin must be a number of at least 0, in the metric's unit, not {margin}.")
-    interval, value = comparison.difference, comparison.difference.value
-    if value is None or interval.low is None or interval.high is None:
-        return Margin(margin, None, None, interval.method, None, None)
-    inside = [side * value + margin for side in sides]  # how far the value is on the right side of each limit
-    if comparison.error is None or comparison.degrees is None:
-        # Nothing varied: the interval's ends are one-sided bounds by the rule of three, which can be turned round.
-        low, high = interval.low, interval.high
-        unseen = 1 - (1 - stats.LEVEL) ** (1 / comparison.groups)
-        reaches = [(value - low if side > 0 else high - value) / unseen for side in sides]
-        ps = [
-            max(0.0, 1 - far / reach) ** comparison.groups if far > 0 and reach > 0 else float(far <= 0)
-            for far, reach in zip(inside, reaches, strict=True)
-        ]
-        test = f"{name}: rule of three over groups"
-    else:
-        made = Estimate(value, comparison.error, comparison.degrees, comparison.n, comparison.groups)
-        low, high = stats.around(made, stats.LEVEL)
-        ps = [stats.t_tail(far / made.error, made.degrees) for far in inside]
-        kind = "one-sided t" if len(sides) == 1 else "two one-sided t tests"
-        test = f"{name}: {kind}{', clustered by group' if comparison.groups < comparison.n else ''}"
-    p = max(ps)
-    return Margin(margin, p <= ALPHA, p, test, low, high)

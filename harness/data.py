@@ -15,27 +15,29 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from harness import leaks, preferences
+from harness import conversations, leaks, preferences
+from harness.data_spec import COLUMNS, SPLITS, DataSpec, Named
 from harness.documents import load as load_documents
 from harness.errors import DataError, did_you_mean
 from harness.figures import counted
 from harness.leaks import Leaks, Rules
 from harness.readers import Row, Rows, raise_faults, read
-from harness.records import Document, Example, Preference, digest
+from harness.records import Conversation, Document, Example, Preference, digest
 
-if TYPE_CHECKING:
-    from harness.data_spec import DataSpec
+MORE = ("preferences", "preferences_dev", "text", "conversations", "conversations_dev")
+"""Parts that few data sets have."""
 
-SPLITS = ("train", "dev", "heldout")
+Part = Sequence[Example] | Sequence[Document] | Sequence[Preference] | Sequence[Conversation]
 
 
 @dataclass(frozen=True)
 class Dataset:
     """What `load` gives. `fingerprints` has a SHA-256 over every field of every row for each part, in their order:
     which shots come first and which rows share a batch depends on it. `notes` are sentences that must be shown with the
-    results. `leaks` are those that were permitted. `preferences_dev` are those kept from training."""
+    results. `leaks` are those that were permitted. `answered` says how many held-out examples have an accepted answer
+    in the documents, and of how many. `preferences_dev` are those kept from training."""
 
     train: tuple[Example, ...]
     dev: tuple[Example, ...]
@@ -44,14 +46,17 @@ class Dataset:
     fingerprints: dict[str, str]
     notes: tuple[str, ...] = ()
     leaks: Leaks = leaks.NONE
+    answered: tuple[int, int] = (0, 0)
     preferences: tuple[Preference, ...] = ()
     preferences_dev: tuple[Preference, ...] = ()
     text: tuple[Document, ...] = ()
+    conversations: tuple[Conversation, ...] = ()
+    conversations_dev: tuple[Conversation, ...] = ()
 
     @property
     def counts(self) -> dict[str, int]:
         """How many rows each part has."""
-        extra = [name for name in ("preferences", "preferences_dev", "text") if getattr(self, name)]
+        extra = [name for name in MORE if getattr(self, name)]
         return {name: len(getattr(self, name)) for name in (*SPLITS, "documents", *extra)}
 
 
@@ -68,6 +73,9 @@ def load(spec: DataSpec, *, refuse: bool = True) -> Dataset:
     learned = {"train": splits["train"], "dev": splits["dev"]}
     if pairs or pairs_dev:
         learned["preferences"] = _as_examples([*pairs, *pairs_dev])
+    talks, talks_dev = _conversations(spec)
+    if talks or talks_dev:
+        learned["conversations"] = _asked([*talks, *talks_dev])
     found = leaks.find(splits["heldout"], learned, [*documents, *text], _rules(spec, search=True))
     if refuse:
         found.refuse()
@@ -77,15 +85,16 @@ def load(spec: DataSpec, *, refuse: bool = True) -> Dataset:
         if limit is not None and limit < len(splits[name]):
             notes.append(f"{name}: {limit} of {len(splits[name])} rows, drawn with seed {spec.seed}")
             splits[name] = _sample(splits[name], limit, spec.seed)
+    answered = leaks.answered(splits["heldout"], documents) if documents else (0, 0)
     if documents:
-        notes += _answered(splits["heldout"], documents)
+        notes += _answers(*answered)
         splits = _with_known_sources(splits, {document.id for document in documents}, spec, notes)
     train, dev, heldout = (tuple(splits[name]) for name in SPLITS)
-    parts: dict[str, Sequence[Example | Document | Preference]] = {"train": train, "dev": dev, "heldout": heldout}
-    parts |= {"documents": documents, "preferences": pairs, "preferences_dev": pairs_dev, "text": text}
-    always = (*SPLITS, "documents")
-    fingerprints = {name: fingerprint(part) for name, part in parts.items() if part or name in always}
-    return Dataset(train, dev, heldout, documents, fingerprints, tuple(notes), found, pairs, pairs_dev, text)
+    parts: dict[str, Part] = {"train": train, "dev": dev, "heldout": heldout, "documents": documents}
+    more: dict[str, Any] = dict(zip(MORE, (pairs, pairs_dev, text, talks, talks_dev), strict=True))
+    fingerprints = {name: fingerprint(part) for name, part in parts.items()}
+    fingerprints |= {name: fingerprint(part) for name, part in more.items() if part}
+    return Dataset(train, dev, heldout, documents, fingerprints, tuple(notes), found, answered, **more)
 
 
 def _preferences(spec: DataSpec) -> tuple[tuple[Preference, ...], tuple[Preference, ...]]:
@@ -97,6 +106,23 @@ def _preferences(spec: DataSpec) -> tuple[tuple[Preference, ...], tuple[Preferen
         return found, preferences.load(spec.preferences_dev, spec.input, "preferences_dev")
     back = preferences.divide((one.group for one in found), spec.preferences_dev or 0.0, spec.seed)
     return tuple(one for one in found if one.group not in back), tuple(one for one in found if one.group in back)
+
+
+def _conversations(spec: DataSpec) -> tuple[tuple[Conversation, ...], tuple[Conversation, ...]]:
+    """The conversations to train on and those kept from training."""
+    if spec.conversations is None:
+        return (), ()
+    found = conversations.load(spec.conversations)
+    if isinstance(spec.conversations_dev, str):
+        return found, conversations.load(spec.conversations_dev, "conversations_dev")
+    back = preferences.divide((one.id for one in found), spec.conversations_dev or 0.0, spec.seed)
+    return tuple(one for one in found if one.id not in back), tuple(one for one in found if one.id in back)
+
+
+def _asked(found: Iterable[Conversation]) -> list[Example]:
+    """What users say in conversations, each once, for the search for leaks."""
+    said = ((one.id, turn["content"]) for one in found for turn in one.messages if turn["role"] == "user")
+    return [Example(id=name, input=text, group=name) for name, text in said if text.strip()]
 
 
 def _as_examples(found: Iterable[Preference]) -> list[Example]:
@@ -126,13 +152,16 @@ def _shared_with_dev(splits: dict[str, list[Example]]) -> list[str]:
     return [f"{inputs} inputs and {groups} groups of dev also stand in train: training may stop too late"]
 
 
-def _answered(heldout: Sequence[Example], documents: Sequence[Document]) -> list[str]:
+def _answers(present: int, of: int) -> list[str]:
     """Held-out answers in the documents are what retrieval is for: a figure, not a leak."""
-    present, of = leaks.answered(heldout, documents) if documents else (0, 0)
-    return [f"{present} of {of} held-out answers stand word for word in the documents"] if present else []
+    if not of:
+        return []
+    return [
+        f"{present:,} of {of:,} held-out answers stand word for word in the documents (wanted for retrieval, no leak)"
+    ]
 
 
-def fingerprint(rows: Iterable[Example | Document | Preference]) -> str:
+def fingerprint(rows: Iterable[Example | Document | Preference | Conversation]) -> str:
     """Return the SHA-256 (64 hex digits) over every field of `rows`, in their order."""
     state = hashlib.sha256()
     for row in rows:
@@ -145,6 +174,26 @@ def fingerprint(rows: Iterable[Example | Document | Preference]) -> str:
 
 
 def _splits(spec: DataSpec) -> dict[str, list[Example]]:
+    """The examples of each split, those of the tasks behind `[data]`'s own."""
+    parts = [_own_splits(spec)] if spec.alone else []
+    parts += [_of_task(_own_splits(spec.of_task(task)), task.name) for task in spec.tasks]
+    splits = {name: [example for part in parts for example in part[name]] for name in SPLITS}
+    if not splits["heldout"]:
+        raise DataError('there is no held-out split: name a file, heldout = "heldout.jsonl", or a share of `rows`')
+    return splits
+
+
+def _of_task(splits: dict[str, list[Example]], task: str) -> dict[str, list[Example]]:
+    """The examples of a task, with its name as their first tag; ids and groups are its own."""
+
+    def named(example: Example) -> Example:
+        tags = tuple(dict.fromkeys((task, *example.tags)))
+        return replace(example, id=f"{task}/{example.id}", group=f"{task}/{example.group}", tags=tags)
+
+    return {name: list(map(named, part)) for name, part in splits.items()}
+
+
+def _own_splits(spec: DataSpec) -> dict[str, list[Example]]:
     files = _files(spec)
     splits: dict[str, list[Example]] = {name: files.get(name, []) for name in SPLITS}
     shares = {name: share for name in SPLITS if isinstance(share := getattr(spec, name), float)}
@@ -165,8 +214,6 @@ def _splits(spec: DataSpec) -> dict[str, list[Example]]:
             splits["train"] = rest
     elif shares:
         raise DataError(f'{", ".join(shares)}: a share needs the file that is split: rows = "all.jsonl"')
-    if not splits["heldout"]:
-        raise DataError('there is no held-out split: name a file, heldout = "heldout.jsonl", or a share of `rows`')
     return splits
 
 
@@ -265,9 +312,10 @@ class _Mapping:
 
     def examples(self, table: Rows) -> list[Example]:
         spec = self._spec
-        fields = {name: getattr(spec, name) for name in ("input", "target", "group", "tags", "id", "source")}
+        named = {name: getattr(spec, name) for name in COLUMNS}
+        fields = {name: _field(table, field) for name, field in named.items()}
         values = {name: _values(table, path) for name, path in fields.items() if path is not None}
-        _refuse_absent(table, fields, values)
+        _refuse_absent(table, named, values)
         faults: list[str] = []
         examples: list[Example] = []
         taken: set[str] = set()
@@ -298,13 +346,28 @@ class _Mapping:
         return replace(example, id=unique, group=example.group or unique)
 
 
-def _refuse_absent(table: Rows, fields: dict[str, str | None], values: dict[str, list[Any]]) -> None:
+def _field(table: Rows, named: Named | None) -> str | None:
+    """The field that `named` means in this file: of several the first that a row has."""
+    if named is None or isinstance(named, str):
+        return named
+    return next((field for field in named if any(_follow(row, field) is not None for row in table.rows)), named[0])
+
+
+def _either(named: Named | None) -> str:
+    return " or ".join(map(repr, (named,) if isinstance(named, str) else named or ()))
+
+
+def _first(named: Named | None) -> str:
+    return named if isinstance(named, str) else (named or ("",))[0]
+
+
+def _refuse_absent(table: Rows, fields: dict[str, Named | None], values: dict[str, list[Any]]) -> None:
     absent = [name for name, column in values.items() if all(value is None for value in column)]
     there = table.fields() if absent else []
     raise_faults(
         [
-            f"{table.source}: no row has a field {fields[name]!r} (data.{name})."
-            f"{did_you_mean(str(fields[name]), [*there, *_nested(table.rows[0])])}{_uncut(there)}"
+            f"{table.source}: no row has a field {_either(fields[name])} (data.{name})."
+            f"{did_you_mean(_first(fields[name]), [*there, *_nested(table.rows[0])])}{_uncut(there)}"
             for name in absent
         ]
     )
@@ -422,7 +485,7 @@ def _with_known_sources(
     if not any(source in known for rows in splits.values() for row in rows for source in row.sources):
         first = next(iter(unknown))
         raise DataError(
-            f"no {spec.source!r} (data.source) names a document of {spec.documents}. Documents have ids such as "
+            f"no {_either(spec.source)} (data.source) names a document of {spec.documents}. Documents have ids such as "
             f"{', '.join(map(repr, sorted(known)[:3]))}; the first source is {first!r}."
         )
     shown = ", ".join(sorted(unknown)[:3]) + (", ..." if len(unknown) > 3 else "")

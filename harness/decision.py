@@ -8,7 +8,9 @@
 3. Every pair of complete variants is compared on it, and Holm's method adjusts all these tests together: the best one
    is picked after the fact, so it could have been any. A variant that the adjusted test cannot tell from the best one
    is tied with it. That a difference was not shown does not make it small, so a tied variant is as good only where it
-   scored the same, or is shown to be worse by less than 2 % of the metric's range (non-inferior, Holm over the tied).
+   scored the same, or is shown to be worse by less than 2 % of the metric's range (non-inferior, Holm over all that
+   meet the constraints). A variant that is told apart from the best one is worse, however little: cost never outweighs
+   a difference that was shown. Where that is shown to be a small one, the decision says so.
 4. Of the best one and those as good ship the cheapest per answer where `[cost]` has prices (costs within 10 % of the
    lowest count as equal: time is measured once), then the one with the fewest moving parts, then the better one.
 5. Where others are tied with the best one and none is as good, it is shipped as the best guess, and the decision says
@@ -20,11 +22,11 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from harness import comparisons, limits, money, pareto, results
+from harness import comparisons, heldout_use, limits, margins, money, pareto, results
 from harness.comparisons import Comparison
 from harness.errors import UsageError
 from harness.limits import Judged
@@ -38,8 +40,6 @@ from harness.terms import of as terms_of
 
 SAME_COST = 1.1
 """Costs up to this many times the lowest count as equal."""
-MARGIN = 0.02
-"""How much of the primary metric's range counts as no worse."""
 
 Pairs = Mapping[tuple[str, str], tuple[Comparison, float | None]]
 
@@ -49,6 +49,7 @@ class Case:
     """All that a decision, or a gate, is made from."""
 
     results: Results
+    store: Store
     terms: Terms
     known: Known
     measures: Measures
@@ -82,6 +83,21 @@ class Case:
     def parts(self, variant: Variant) -> int:
         return _parts(variant, self.results.snapshot.spec)
 
+    @property
+    def warnings(self) -> list[str]:
+        """What was allowed or noticed of the data, and how often the held-out set was used."""
+        snapshot = self.results.snapshot
+        use = heldout_use.of(self.store, snapshot.name, self.results.fingerprint, snapshot.number).note
+        return [*self.results.data_notes, *([use] if use else [])]
+
+    def priced(self, variants: Sequence[Variant]) -> bool:
+        """Whether all of `variants` have a cost of an answer in money, and these can be ranked."""
+        return (
+            self.terms.prices.any
+            and money.comparable([self.spent[variant.name] for variant in variants])
+            and all(self.each(variant) is not None for variant in variants)
+        )
+
     def each(self, variant: Variant) -> float | None:
         return money.each(self.spent[variant.name], self.terms.prices)
 
@@ -105,7 +121,7 @@ def case(snapshot: Snapshot, store: Store, terms: Terms | None = None) -> Case:
     measures = Measures(found, store, spent, terms.prices.currency)
     complete = [v for v in found.variants if v.status == "complete" and v.value(found.primary) is not None]
     judged = {v.name: limits.judge(v, snapshot.spec, terms.constraints, known, measures) for v in complete}
-    return Case(found, terms, known, measures, spent, judged)
+    return Case(found, store, terms, known, measures, spent, judged)
 
 
 def of(one: Case) -> dict[str, Any]:
@@ -126,12 +142,15 @@ def of(one: Case) -> dict[str, Any]:
         },
         "recommended": shipped.name if shipped else None,
         "reason": chosen.why,
+        "fit_for_use": _fit(one),
         "best": best.name if best else None,
         "tied": [variant.name for variant in chosen.tied],
         "as_good": [variant.name for variant in chosen.as_good],
         "margin": _margin(one),
+        "ranked_by": "cost" if best and one.priced([best, *(chosen.as_good or chosen.tied)]) else "parts",
         "examples_to_settle": settles,
-        "variants": [_row(one, variant, shipped) for variant in _ordered(one)],
+        "examples_to_accept": {v.name: _accepted_by(one, chosen, v) for v in chosen.tied},
+        "variants": [_row(one, variant, chosen) for variant in _ordered(one)],
         "comparisons": {
             "alpha": ALPHA,
             "family": one.family,
@@ -148,13 +167,15 @@ def of(one: Case) -> dict[str, Any]:
 @dataclass(frozen=True)
 class Chosen:
     """The variant to ship (None where there is none) and why; the best by its measured value; those that cannot be told
-    from it; of these, those that are as good."""
+    from it; of these, those that are as good. `near` says of each other that meets the constraints whether it is no
+    worse than the best one by more than the margin, None without a margin."""
 
     shipped: Variant | None
     why: str
     best: Variant | None = None
     tied: Sequence[Variant] = ()
     as_good: Sequence[Variant] = ()
+    near: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict)
 
 
 def choose(one: Case) -> Chosen:
@@ -168,45 +189,35 @@ def choose(one: Case) -> Chosen:
     tied = [other for other in others if _verdict(one.pairs, best.name, other.name) == "cannot tell"]
     if not others:
         return Chosen(best, "the only one that completed" if len(complete) == 1 else "the only one left", best)
+    compared = {other.name: one.pairs[other.name, best.name][0] for other in others}
+    shown = margins.families(list(compared.values()), _margin(one))
+    near = {name: told["non_inferiority"] for name, told in zip(compared, shown, strict=True)}
     if not tied:
-        return Chosen(best, "the best", best)
-    good = _as_good(one, best, tied)
+        return Chosen(best, "the best", best, near=near)
+    good = [other for other in tied if compared[other.name].difference.value == 0 or holds(near[other.name])]
     if not good:
-        return Chosen(best, "the best so far", best, tied)
+        return Chosen(best, "the best so far", best, tied, near=near)
     shipped, why = _cheapest(one, [best, *good])
-    return Chosen(shipped, why, best, tied, good)
+    return Chosen(shipped, why, best, tied, good, near)
+
+
+def holds(shown: Mapping[str, Any] | None) -> bool:
+    """Whether a margin is shown to be kept."""
+    return shown is not None and shown["holds"] is True
 
 
 def _cheapest(one: Case, candidates: Sequence[Variant]) -> tuple[Variant, str]:
     """Return the cheapest of `candidates` where all have a price, else the simplest, and which of it was decisive."""
-    costs = [one.each(variant) for variant in candidates]
-    priced = one.terms.prices.any and money.comparable([one.spent[variant.name] for variant in candidates])
-    if priced and None not in costs:
-        lowest = min(cost for cost in costs if cost is not None)
-        cheap = [v for v, cost in zip(candidates, costs, strict=True) if (cost or 0.0) <= SAME_COST * lowest]
+    if one.priced(candidates):
+        costs = [one.each(variant) or 0.0 for variant in candidates]
+        cheap = [v for v, cost in zip(candidates, costs, strict=True) if cost <= SAME_COST * min(costs)]
         return min(cheap, key=one.parts), "the cheapest" if len(cheap) == 1 else "the simplest of the cheapest"
     return min(candidates, key=one.parts), "the simplest"
 
 
-def _as_good(one: Case, best: Variant, tied: Sequence[Variant]) -> list[Variant]:
-    """Return those of `tied` that are shown to be no worse than `best` by more than the margin, adjusted by Holm over
-    them, or scored the same."""
-    margin = _margin(one)
-    made = [one.pairs[variant.name, best.name][0] for variant in tied]
-    adjusted = comparisons.holm([None if margin is None else comparisons.non_inferior(c, margin).p for c in made])
-    return [
-        variant
-        for variant, comparison, p in zip(tied, made, adjusted, strict=True)
-        if comparison.difference.value == 0 or (p is not None and p <= ALPHA)
-    ]
-
-
 def _margin(one: Case) -> float | None:
     """How much worse counts as no worse, in the metric's unit; None for a metric whose range has no end."""
-    about = one.results.metrics.get(one.results.primary)
-    if about is None or about.floor is None or about.ceiling is None:
-        return None
-    return MARGIN * (about.ceiling - about.floor)
+    return margins.usual(one.results.metrics.get(one.results.primary))
 
 
 # -------------------------------------------------------------------------------------------------- what is compared
@@ -262,6 +273,14 @@ def _settled_by(one: Case, best: Variant, other: Variant) -> int | None:
     return comparisons.needed(comparison, adjusted, max(1, one.family))
 
 
+def _accepted_by(one: Case, chosen: Chosen, other: Variant) -> int | None:
+    """Examples, in all, that would show `other` to be as good as the best one with 80 % power, if it does as seen."""
+    margin = _margin(one)
+    if margin is None or chosen.best is None or other in chosen.as_good:
+        return None
+    return margins.needed(one.pairs[other.name, chosen.best.name][0], margin, len(chosen.near))
+
+
 def _parts(variant: Variant, spec: Mapping[str, Any]) -> int:
     """How many things beside the bare model must be kept running or made again: shots or another prompt method,
     retrieval, each training stage, an adapter from elsewhere, tools."""
@@ -289,7 +308,8 @@ def _ordered(one: Case) -> list[Variant]:
     return complete + [variant for variant in one.results.variants if variant.name not in names]
 
 
-def _row(one: Case, variant: Variant, shipped: Variant | None) -> dict[str, Any]:
+def _row(one: Case, variant: Variant, chosen: Chosen) -> dict[str, Any]:
+    shipped = chosen.shipped
     judged = one.judged.get(variant.name)
     spent = one.spent.get(variant.name)
     quality = one.measures.of(variant, one.results.primary)
@@ -310,6 +330,7 @@ def _row(one: Case, variant: Variant, shipped: Variant | None) -> dict[str, Any]
         "errors": one.measures.of(variant, "errors").value,
         "parts": one.parts(variant),
         "recommended_against": against,
+        "non_inferior_to_best": chosen.near.get(variant.name),
     }
 
 
@@ -388,7 +409,7 @@ def _fronts(one: Case) -> list[dict[str, Any]]:
 
 def _notes(one: Case) -> list[str]:
     """What a reader must know before believing the decision."""
-    complete, notes = one.complete, []
+    complete, notes = one.complete, one.warnings
     if complete and not money.comparable([one.spent[variant.name] for variant in complete]):
         devices = "; ".join(_unique(one.spent[variant.name].device or "an unknown one" for variant in complete))
         notes.append(f"Answers come from different devices ({devices}), so costs are not ranked and no front is drawn.")
@@ -400,11 +421,18 @@ def _notes(one: Case) -> list[str]:
     values = {variant.value(one.results.primary) for variant in complete}
     about = one.results.metrics.get(one.results.primary)
     if about and len(complete) > 1 and len(values) == 1:
-        notes.append(f"All {len(complete)} variants have the same {about.name}.")
-    worst = about and (about.floor if about.direction == "higher" else about.ceiling)
-    if about and worst is not None and values and values == {worst}:
-        notes.append(f"No variant does better on {about.name} than the worst there is: none of them is fit for use.")
+        which = "Both" if len(complete) == 2 else f"All {len(complete)}"
+        notes.append(f"{which} variants have the same {about.name}.")
     return notes
+
+
+def _fit(one: Case) -> bool | None:
+    """Whether any variant does better than the worst there is; None where that is no number."""
+    about = one.results.metrics.get(one.results.primary)
+    worst = about and (about.floor if about.direction == "higher" else about.ceiling)
+    if worst is None or not one.complete:
+        return None
+    return any(variant.value(one.results.primary) != worst for variant in one.complete)
 
 
 def _unique(texts: Iterable[str]) -> list[str]:

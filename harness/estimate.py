@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness import forecast
 from harness.data import Dataset
+from harness.devices import pick_dtype
+from harness.forecast import CHARACTERS_PER_TOKEN, Shapes
 from harness.measure import processor
-from harness.plan import PlannedRun, decoding
-from harness.plugins import Context, Prompt, Retriever, Select
+from harness.plan import PlannedRun, Stage, decoding
+from harness.plugins import Backend, Context, Prompt, Retriever, Select, made_preferences
 from harness.records import Decoding, Example, Message, Passage
 from harness.store import Store
-
-CHARACTERS_PER_TOKEN = 4.2
-"""English text in the vocabularies of current models, roughly: the tokenizer itself is not loaded for a dry run."""
 
 ASSUMED = {"input": 1000.0, "output": 150.0, "train": 300.0}
 """Tokens per second taken where the store holds none of this model: 135 million parameters on two CPU cores."""
@@ -32,6 +32,10 @@ class Estimate:
     input_tokens: int = 0
     output_tokens: int = 0
     seconds: float | None = None
+    steps: int | None = None
+    """Steps of the optimizer, of a training stage."""
+    memory_bytes: int | None = None
+    """What the process of a training stage will take at most, roughly."""
 
 
 class _Guess(Context):
@@ -60,8 +64,12 @@ def _tokens(messages: Sequence[Message]) -> int:
     return round(sum(len(message.content) / CHARACTERS_PER_TOKEN + 5 for message in messages))
 
 
-def missing(planned: Sequence[PlannedRun], dataset: Dataset, store: Store) -> tuple[list[Estimate], dict[str, Any]]:
-    """Return the steps that are still to be done, each once, in order, and the rates that their seconds stand on."""
+def missing(
+    planned: Sequence[PlannedRun], dataset: Dataset, store: Store, model: Backend | None = None
+) -> tuple[list[Estimate], dict[str, Any]]:
+    """Return the steps that are still to be done, each once, in order, and the rates that their seconds stand on. With
+    the `model` the memory of training stages is estimated too."""
+    shapes = forecast.shapes(model) if model is not None else None
     rates, measured = _rates(store, planned[0].steps["predict"].inputs["model"] if planned else {})
     steps: dict[str, tuple[str, list[str], PlannedRun]] = {}
     for run in planned:
@@ -70,26 +78,21 @@ def missing(planned: Sequence[PlannedRun], dataset: Dataset, store: Store) -> tu
                 steps.setdefault(named.name, (role, [], run))[1].append(run.variant.name)
     found = []
     for name, (role, variants, run) in steps.items():
-        given, made, seconds = _step(role, run, dataset, rates)
         names = tuple(dict.fromkeys(variants))
-        found.append(
-            Estimate(role=role, variants=names, name=name, input_tokens=given, output_tokens=made, seconds=seconds)
-        )
+        if role.startswith("train."):
+            said = _training(run.stages[role], dataset, rates, shapes, model)
+        else:
+            given, made, seconds = _step(role, run, dataset, rates)
+            said = {"input_tokens": given, "output_tokens": made, "seconds": seconds}
+        found.append(Estimate(role=role, variants=names, name=name, **said))
     return found, {"tokens_per_second": rates, "measured": measured}
 
 
 def _step(role: str, run: PlannedRun, dataset: Dataset, rates: dict[str, float]) -> tuple[int, int, float | None]:
     variant, kind = run.variant, role.partition(".")[0]
     made = decoding(variant, dataset)
-    chunk = _typical([document.text for document in dataset.documents])[:1000]
-    if kind == "train":
-        method, variant = run.stages[role].method, run.stages[role].variant
-        context = _Guess(made, dataset.train, variant.retrieve if method.context == "retrieved" else None, chunk)
-        rows = _mean_prompt(dataset.train, variant.prompt, context) + _mean_target(dataset.train)
-        tokens = round(rows * len(dataset.train) * method.passes())
-        return tokens, 0, tokens / rates["train"]
     if kind in ("predict", "latency", "gold"):
-        context = _Guess(made, dataset.train, variant.retrieve, chunk)
+        context = _Guess(made, dataset.train, variant.retrieve, _chunk(dataset))
         count = int(run.steps[role].inputs["examples"]) if kind == "latency" else len(dataset.heldout)
         prompt, target = _mean_prompt(dataset.heldout, variant.prompt, context), _mean_target(dataset.heldout)
         if kind == "gold" or made.choices:
@@ -104,6 +107,46 @@ def _step(role: str, run: PlannedRun, dataset: Dataset, rates: dict[str, float])
     return 0, 0, None
 
 
+def _training(
+    stage: Stage, dataset: Dataset, rates: dict[str, float], shapes: Shapes | None, model: Backend | None
+) -> dict[str, Any]:
+    """What a training stage takes. Answers that it samples itself are not counted."""
+    method, variant = stage.method, stage.variant
+    reads = variant.retrieve if method.context == "retrieved" else None
+    context = _Guess(decoding(variant, dataset), dataset.train, reads, _chunk(dataset))
+    count, prompt, answer = len(dataset.train), 0.0, 0.0
+    if method.reads == "documents":
+        texts = [document.text for document in dataset.text or dataset.documents]
+        count, answer = len(texts), _mean_tokens(texts)
+    elif method.reads == "conversations":
+        talks = ["".join(turn["content"] for turn in one.messages) for one in dataset.conversations]
+        count, answer = len(talks), _mean_tokens(talks)
+    elif method.reads == "nothing":
+        count = 0
+    elif method.reads == "preferences" and made_preferences(method) is None:
+        pairs = dataset.preferences
+        asked = [Example(id=one.id, input=one.input) for one in pairs]
+        count, prompt = len(pairs), _mean_prompt(asked, variant.prompt, context)
+        answer = _mean_tokens([text for one in pairs for text in (one.chosen, one.rejected) if text])
+    else:
+        prompt, answer = _mean_prompt(dataset.train, variant.prompt, context), _mean_target(dataset.train)
+    sides = 2 if method.reads == "preferences" else 1
+    count = method.uses(count)
+    tokens = round((prompt + answer) * sides * count * method.passes())
+    found: dict[str, Any] = {"input_tokens": tokens, "seconds": tokens / rates["train"]}
+    found["steps"] = method.total_steps(count)
+    if shapes is not None and model is not None:
+        table = model.table()
+        dtype = pick_dtype(table.get("dtype", "auto"), table.get("device", "auto"))
+        row = sides * (prompt + answer)
+        found["memory_bytes"] = forecast.memory(method, shapes, row=row, answer=sides * answer, dtype=dtype)
+    return found
+
+
+def _chunk(dataset: Dataset) -> str:
+    return _typical([document.text for document in dataset.documents])[:1000]
+
+
 def _typical(texts: Sequence[str]) -> str:
     """A text of middle length."""
     return sorted(texts, key=len)[len(texts) // 2] if texts else ""
@@ -115,8 +158,11 @@ def _mean_prompt(examples: Sequence[Example], prompt: Prompt, context: Context) 
 
 
 def _mean_target(examples: Sequence[Example]) -> float:
-    targets = [example.targets[0] for example in examples[:_SAMPLE] if example.targets]
-    return sum(len(target) / CHARACTERS_PER_TOKEN for target in targets) / max(1, len(targets))
+    return _mean_tokens([example.targets[0] for example in examples[:_SAMPLE] if example.targets])
+
+
+def _mean_tokens(texts: Sequence[str]) -> float:
+    return sum(map(len, texts)) / CHARACTERS_PER_TOKEN / max(1, len(texts))
 
 
 def _rates(store: Store, model: dict[str, Any]) -> tuple[dict[str, float], bool]:

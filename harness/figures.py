@@ -88,22 +88,19 @@ def size_of_change(value: float | None, unit: str) -> str:
 
 
 def p(value: float | None) -> str:
-    """Return a p-value with three decimals: "0.041", "<0.001"."""
+    """Return a p-value with two figures that matter: "0.016", "< 0.0001". What is next to 0.05 gets a third one, so
+    that nobody must guess on which side of it a verdict fell."""
     if value is None:
         return NONE
-    return f"{value:.3f}" if value >= 0.0005 else "<0.001"
-
-
-def exact_p(value: float | None) -> str:
-    """Return a p-value with two figures that matter: "0.016", "< 0.0001"."""
-    if value is None:
-        return NONE
-    return f"{value:.2g}" if value >= 0.0001 else "< 0.0001"
+    if value < 0.0001:
+        return "< 0.0001"
+    text = f"{value:.2g}"
+    return f"{value:.3g}" if text == "0.05" else text
 
 
 def said_p(value: float) -> str:
     """The same within a sentence: "p = 0.016", "p < 0.0001"."""
-    text = exact_p(value)
+    text = p(value)
     return f"p {text}" if text.startswith("<") else f"p = {text}"
 
 

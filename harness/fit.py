@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -20,7 +21,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +29,47 @@ from harness.errors import HarnessError, ModelError
 from harness.measure import gpu_peak_bytes
 from harness.plugins import Method, Trained, TrainJob, find
 
+log = logging.getLogger(__name__)
+
+
+class OutOfMemory(ModelError):
+    """The stage was killed, or gave up, because memory ran out."""
+
+
 Progress = Callable[[int, int, Mapping[str, float]], None]
 
 
 def run(method: Method, job: TrainJob, folder: Path, progress: Progress, lock: int) -> tuple[Trained, int]:
     """Train in a child process. Returns what the stage reports and the child's highest memory in bytes, GPUs included.
 
+    A child that is killed for lack of memory is followed by another one that computes fewer rows at once, for the same
+    step of the optimizer, as long as the method can do with fewer; the details then hold "micro_batch", and how often
+    memory ran out as "out_of_memory". It goes on from the last checkpoint.
+
     `progress` may raise KeyboardInterrupt: the child then saves what it has and ends, and a second interrupt ends it at
-    once. `lock` is the open handle of the step's lock. Raises the child's HarnessError as a ModelError, and
-    RuntimeError with the child's traceback as a note where it met a fault of the code.
+    once. `lock` is the open handle of the step's lock. Raises the child's HarnessError as a ModelError, OutOfMemory
+    where not even one row at a time fits, and RuntimeError with the child's traceback as a note where it met a fault of
+    the code.
     """
+    failures = 0
+    while True:
+        try:
+            trained, peak = _once(method, job, folder, progress, lock)
+        except OutOfMemory as error:
+            fewer = method.fewer_at_once()
+            if fewer is None:
+                raise
+            failures += 1
+            log.warning("memory ran out; trying again with fewer rows at once: %s", error)
+            method = fewer
+            continue
+        if failures:
+            again = {"out_of_memory": failures, "micro_batch": method.table().get("micro_batch")}
+            trained = replace(trained, details=trained.details | again)
+        return trained, peak
+
+
+def _once(method: Method, job: TrainJob, folder: Path, progress: Progress, lock: int) -> tuple[Trained, int]:
     file, outcome = folder / "job.json", folder / "outcome.json"
     outcome.unlink(missing_ok=True)
     paths = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(job).items()}
@@ -45,12 +77,12 @@ def run(method: Method, job: TrainJob, folder: Path, progress: Progress, lock: i
     # The same modules as here, found at the same places, and nothing of the working folder besides (-P).
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)}
     with (
-        (folder / "stage.log").open("ab") as log,
+        (folder / "stage.log").open("ab") as written,
         subprocess.Popen(
             [sys.executable, "-P", "-m", "harness.fit", str(file)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=log,
+            stderr=written,
             env=environment,
             pass_fds=(lock,),
             start_new_session=True,  # Ctrl-C reaches the runner alone; it decides what the child does.
@@ -64,6 +96,9 @@ def run(method: Method, job: TrainJob, folder: Path, progress: Progress, lock: i
             child.wait()
             raise
     return _outcome(outcome, child.returncode, folder / "stage.log")
+
+
+_TRY = "Try a smaller micro_batch or max_length, or gradient_checkpointing = true"
 
 
 def _follow(child: subprocess.Popen[bytes], progress: Progress) -> None:
@@ -84,14 +119,13 @@ def _follow(child: subprocess.Popen[bytes], progress: Progress) -> None:
 def _outcome(file: Path, status: int, log: Path) -> tuple[Trained, int]:
     if not file.exists():
         if status == -signal.SIGKILL:
-            raise ModelError(
-                "the training process was killed, most likely because memory ran out. "
-                "Try a smaller micro_batch or max_length, or gradient_checkpointing = true"
-            )
+            raise OutOfMemory(f"the training process was killed, most likely because memory ran out. {_TRY}")
         fault = RuntimeError(f"the training process ended with status {status}")
         fault.add_note("\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-30:]))
         raise fault
     said = json.loads(file.read_text(encoding="utf-8"))
+    if "memory" in said:
+        raise OutOfMemory(f"memory ran out in training ({said['memory']}). {_TRY}")
     if "fault" in said:
         raise ModelError(said["fault"])
     if "bug" in said:
@@ -141,10 +175,18 @@ def main(file: Path) -> int:
         said = {"fault": str(error)}
     except Exception as error:
         said = {"bug": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
+        if _no_memory(error):
+            said = {"memory": str(error).splitlines()[0] if str(error) else type(error).__name__}
     temporary = file.with_name("outcome.tmp")
     temporary.write_text(json.dumps(said), encoding="utf-8")
     temporary.replace(file.with_name("outcome.json"))
     return 0
+
+
+def _no_memory(error: Exception) -> bool:
+    """Whether it is what Python or torch raise where memory cannot be had (torch.OutOfMemoryError on a GPU)."""
+    said = str(error)
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "not enough memory" in said
 
 
 def _die_with_parent(leash: int) -> None:

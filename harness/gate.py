@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 from xml.etree import ElementTree
 
-from harness import comparisons, decision, figures
+from harness import comparisons, decision, figures, margins
 from harness.decision import Case
 from harness.errors import UsageError, did_you_mean
 from harness.measures import Measure, bare, holds
@@ -57,6 +57,8 @@ class Gate:
     created: str
     """When the snapshot was begun (UTC, ISO 8601)."""
     outcomes: tuple[Outcome, ...]
+    notes: tuple[str, ...] = ()
+    """What was allowed or noticed of the data, and how often the held-out set was used."""
 
     @property
     def passed(self) -> bool:
@@ -85,7 +87,8 @@ def build(
         raise UsageError(f"there is no variant {named!r}.{did_you_mean(named, case.known.variants)}")
     name, chosen = (named, "named") if named is not None else _shipped(case)
     outcomes = tuple(_judge(case, rule, rule.variant or name, chosen, certain=terms.gate.certain) for rule in wanted)
-    return Gate(snapshot.name, snapshot.number, name, chosen, terms.gate.certain, snapshot.created, outcomes)
+    about = snapshot.name, snapshot.number, name, chosen, terms.gate.certain, snapshot.created
+    return Gate(*about, outcomes, tuple(case.warnings))
 
 
 def _shipped(case: decision.Case) -> tuple[str | None, str]:
@@ -136,7 +139,7 @@ def _relative(case: Case, rule: Rule, variant: Variant, other: str, *, certain: 
         compared = comparisons.between(case.results, rule.measure, variant, rival)
         shown = compared.difference
         difference = mine.value - its.value if shown.value is None else shown.value
-        margin = comparisons.non_inferior(compared, rule.bound)
+        margin = margins.non_inferior(compared, rule.bound)
         low, high = _possible(case.results.metrics[rule.measure], margin.low, margin.high)
         method, test = margin.test, margin.holds
         method += "" if low is None else ", 90 % interval"
@@ -152,7 +155,8 @@ def _relative(case: Case, rule: Rule, variant: Variant, other: str, *, certain: 
     size = _change(mine, difference)
     interval = "" if low is None or high is None else f" (90 % interval {figures.change_bounds(low, high, mine.unit)})"
     bound = _change(mine, -rule.bound if mine.higher else rule.bound)
-    says = f"{rule.measure} differs from {other} by {size}{interval}, the margin is {bound}"
+    by = f" ({method.removesuffix(', 90 % interval')})" if interval else ""
+    says = f"{rule.measure} differs from {other} by {size}{interval}, the margin is {bound}{by}"
     return _outcome(
         rule,
         variant,
@@ -211,7 +215,7 @@ def to_json(gate: Gate) -> dict[str, Any]:
 
 
 def lines(gate: Gate) -> list[str]:
-    """One line a rule, and what it comes to."""
+    """One line a rule, what it comes to, and what to know of the data."""
     failed = sum(not outcome.passed for outcome in gate.outcomes)
     said = [f"{'pass' if o.passed else 'FAIL'}  {o.rule}{_of(gate, o)}: {o.says}" for o in gate.outcomes]
     count = len(gate.outcomes)
@@ -220,7 +224,8 @@ def lines(gate: Gate) -> list[str]:
     else:
         end = f"{failed} of {count} rules failed" if failed else f"all {count} rules hold"
     how = ", each with certain evidence" if gate.certain and not failed else ""
-    return [*said, f"{end[0].upper()}{end[1:]}{how}. Judged: {gate.variant or 'no variant'} ({gate.chosen})."]
+    judged = f"{end[0].upper()}{end[1:]}{how}. Judged: {gate.variant or 'no variant'} ({gate.chosen})."
+    return [*said, judged, *(f"Note: {note}" for note in gate.notes)]
 
 
 def _of(gate: Gate, outcome: Outcome) -> str:
@@ -286,4 +291,5 @@ def markdown(gate: Gate) -> str:
         ]
         rows.append(f"| {' | '.join(cells)} |")
     judged = f"Judged: {escape(gate.variant or 'no variant')} ({escape(gate.chosen)})."
-    return "\n".join([head, "", *rows, "", judged, ""])
+    notes = [line for note in gate.notes for line in (f"Note: {escape(note)}", "")]
+    return "\n".join([head, "", *rows, "", judged, "", *notes])

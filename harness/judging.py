@@ -10,19 +10,20 @@ settings, its model and the answers, so nothing is asked twice, whichever experi
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from harness import results, rubric, verdicts
+from harness import pairwise, plan, results, rubric, verdicts
 from harness.errors import HarnessError, SpecError
 from harness.layers import assemble, shown
 from harness.means import as_kept
 from harness.measure import Meter, provenance
 from harness.pipeline import Event, Watch
+from harness.plan import Named
 from harness.plugins import Backend, Family, Session
 from harness.records import Example, Prediction, Request, digest, dump
 from harness.results import Results, Variant
@@ -116,12 +117,15 @@ class _Work:
     inputs: dict[str, Any]
     cases: tuple[_Case, ...]
     known: tuple[Verdict, ...]
+    before: str | None
+    """The attempt before, if this is a later one: its good replies are kept."""
 
 
-def judge(judge: Judge, snapshot: Snapshot, store: Store, watch: Watch) -> Results:
+def judge(judge: Judge, snapshot: Snapshot, store: Store, watch: Watch, *, retry: bool = False) -> Results:
     """Judge what is missing of the pairs of complete variants and of their controls; return the experiment's results.
 
-    Every batch is kept as it is answered: after a kill the same call goes on from there. Raises HarnessError where
+    Every batch is kept as it is answered: after a kill the same call goes on from there. With `retry`, requests that
+    failed are asked again, by another attempt at their step, which keeps the good replies. Raises HarnessError where
     there are no two complete variants, and KeyboardInterrupt where `watch` did.
     """
     found = results.read(snapshot, store)
@@ -129,7 +133,7 @@ def judge(judge: Judge, snapshot: Snapshot, store: Store, watch: Watch) -> Resul
     if len(ready) < 2:
         raise HarnessError(f"{snapshot.ref} has {len(ready)} complete variants, and a judge compares two or more.")
     pairs = _pairs(judge, ready, found.baseline)
-    worker = _Worker(judge, found, store, watch)
+    worker = _Worker(judge, found, store, watch, retry=retry)
     try:
         for one, two in pairs:
             for a, b in verdicts.answering(one, two):
@@ -156,8 +160,8 @@ def _pairs(judge: Judge, ready: Sequence[Variant], baseline: str) -> list[tuple[
 class _Worker:
     """Does the steps of one judge, one after another; its model is loaded when the first request is to be asked."""
 
-    def __init__(self, judge: Judge, found: Results, store: Store, watch: Watch) -> None:
-        self._judge, self._store, self._watch = judge, store, watch
+    def __init__(self, judge: Judge, found: Results, store: Store, watch: Watch, *, retry: bool) -> None:
+        self._judge, self._store, self._watch, self._retry = judge, store, watch, retry
         self._settings = judge.settings()
         self._fingerprint = found.fingerprint
         limit = judge.limit or len(found.examples)
@@ -176,11 +180,9 @@ class _Worker:
         cases, known = [], []
         for example in self._examples:
             one, two = ones[example.id], twos[example.id]
-            if one.error is not None or two.error is not None:
-                outcome = 0.5 + 0.5 * (two.error is not None) - 0.5 * (one.error is not None)
-                known.append(_unasked(example, outcome, "failed"))
-            elif (one.text or "").strip() == (two.text or "").strip():
-                known.append(_unasked(example, 0.5, "same"))
+            if known_already := pairwise.foregone(one, two):
+                outcome, reason = known_already
+                known.append(Verdict(id=example.id, kind="answers", said=(None, None), outcome=outcome, reason=reason))
             else:
                 cases.append(_Case(example, "answers", one.text or "", two.text or ""))
         self._once(self._work(label, (first, second), cases, known))
@@ -202,10 +204,11 @@ class _Worker:
 
     def _work(self, label: str, answers: tuple[str, ...], cases: Sequence[_Case], known: Sequence[Verdict]) -> _Work:
         inputs = {"judge": self._settings, "answers": list(answers), "heldout": self._fingerprint}
-        name = verdicts.PREFIX + digest(inputs)
-        return _Work(
-            label, name, {**inputs, "uses": list(answers), "name": self._judge.name}, tuple(cases), tuple(known)
-        )
+        named = plan.newest(lambda number: _attempt(inputs, number), self._store, retry=self._retry)
+        number = named.inputs.get("attempt", 0)
+        before = _attempt(inputs, number - 1).name if number else None
+        told = {**named.inputs, "uses": list(answers), "name": self._judge.name}
+        return _Work(label, named.name, told, tuple(cases), tuple(known), before)
 
     def _once(self, work: _Work) -> None:
         step = self._store.step(work.name)
@@ -226,18 +229,25 @@ class _Worker:
 
     def _do(self, work: _Work, step: Step, progress: Callable[[int, int], None]) -> dict[str, Any]:
         requests = {id: request for case in work.cases for id, request in case.requests(self._judge)}
+        before = self._store.step(work.before) if work.before else None
+        spent = (before.outcome if before else None) or {"seconds": 0.0, "peak_memory_bytes": 0, "failed": 0}
+        kept = {reply.id: reply for reply in before.predictions() if reply.error is None} if before else {}
+        asked = {id: request for id, request in requests.items() if id not in kept}
         with step.answers() as answers, Meter(step.work / "meter.json") as meter:
-            self._ask(requests, {reply.id for batch in answers.batches for reply in batch}, answers.append, progress)
-        replies = {reply.id: reply for batch in step.recovered() for reply in batch}
+            self._ask(asked, {reply.id for batch in answers.batches for reply in batch}, answers.append, progress)
+        replies = kept | {reply.id: reply for batch in step.recovered() for reply in batch}
         step.write_predictions(replies[id] for id in requests)
         found = {verdict.id: verdict for verdict in work.known}
         made = [_verdict(case, replies, self._judge) for case in work.cases]
         step.write_json(verdicts.FILE, [dump(verdict) for verdict in (*found.values(), *made)])
         return {
-            **meter.figures(),
+            # The replies kept from the attempt before had their cost too.
+            "seconds": meter.seconds + spent["seconds"],
+            "peak_memory_bytes": max(meter.peak, spent["peak_memory_bytes"]),
             "n": len(made) + len(found),
             "requests": len(requests),
             "failed": sum(reply.error is not None for reply in replies.values()),
+            "asked_again": spent.get("asked_again") or spent["failed"],
             "input_tokens": sum(reply.input_tokens for reply in replies.values()),
             "output_tokens": sum(reply.output_tokens for reply in replies.values()),
             "device": f"{self._session.device} {self._session.dtype}" if self._session else "",
@@ -256,18 +266,19 @@ class _Worker:
         if self._session is None:
             self._session = self._judge.model.open()
         ids = list(requests)
-        plan = self._session.plan(list(requests.values()))
-        for batch in plan.batches:
+        planned = self._session.plan(list(requests.values()))
+        for batch in planned.batches:
             asked = [ids[place] for place in batch]
             if not done.issuperset(asked):
-                replies = self._session.answer([requests[id] for id in asked], plan)
+                replies = self._session.answer([requests[id] for id in asked], planned)
                 save([as_kept(id, requests[id], reply) for id, reply in zip(asked, replies, strict=True)])
                 done.update(asked)
             progress(len(done), len(requests))
 
 
-def _unasked(example: Example, outcome: float, reason: verdicts.Reason) -> Verdict:
-    return Verdict(id=example.id, kind="answers", said=(None, None), outcome=outcome, reason=reason)
+def _attempt(inputs: Mapping[str, Any], number: int) -> Named:
+    made = plan.numbered(inputs, number)
+    return Named(verdicts.PREFIX + digest(made), made)
 
 
 def _verdict(case: _Case, replies: dict[str, Prediction], judge: Judge) -> Verdict:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
-from harness import comparisons, heldout_use, places, power, results, stats
+from harness import comparisons, heldout_use, margins, places, power, results, stats
 from harness.board import markdown, table
 from harness.places import Places
 from harness.records import Cost, Run, Score
@@ -79,7 +79,7 @@ def build(snapshot: Snapshot, store: Store) -> dict[str, Any]:
         "rows": rows,
         "comparisons": _tests(rows, placed),
         "total": _total(variants, store),
-        "notes": [*_notes(variants, reference, store), *_use(found, store)],
+        "notes": [*found.data_notes, *_notes(variants, reference, store), *_use(found, store)],
     }
 
 
@@ -108,6 +108,7 @@ def _against(found: Results, baseline: Variant | None) -> dict[str, dict[str, An
     made = comparisons.pairwise(found, metric, [(one, baseline) for one in others])
     adjusted = comparisons.holm([one.p for one in made])
     family = sum(one.p is not None for one in made)
+    within = margins.families(made, margins.usual(found.metrics[metric]))
     return {
         variant.name: {
             "difference": one.difference.value,
@@ -125,8 +126,9 @@ def _against(found: Results, baseline: Variant | None) -> dict[str, dict[str, An
             "minimum_detectable": one.minimum_detectable,
             "needed": comparisons.needed(one, p, family),
             "verdict": comparisons.verdict(one, p),
+            **margin,
         }
-        for variant, one, p in zip(others, made, adjusted, strict=True)
+        for variant, one, p, margin in zip(others, made, adjusted, within, strict=True)
     }
 
 
@@ -218,8 +220,7 @@ def _use(found: Results, store: Store) -> list[str]:
 
 def _notes(variants: Sequence[Variant], baseline: Variant | None, store: Store) -> list[str]:
     """What a reader must know before believing the table."""
-    everything = [run for variant in variants for run in variant.runs]
-    notes = list(dict.fromkeys(note for run in everything for note in run.provenance.get("data_notes", ())))
+    notes: list[str] = []
     complete = [variant for variant in variants if variant.status == "complete"]
     if complete and baseline is not None and baseline.status != "complete":
         notes.append(f"The baseline {baseline.name} {baseline.state}, so no difference from it can be shown.")

@@ -6,7 +6,7 @@ Six kinds, each found exactly (an estimate only proposes):
     group      a group of held-out rows in train or dev                         permitted by same_facts
     near       at most `similarity` short of the same words (`near.py`)         permitted by same_facts, or allowed
     embedded   inside a longer row of train or dev, or such a row inside it     allowed
-    documents  word for word in a document that is retrieved from               allowed
+    documents  word for word in a document, or one of the questions asked there allowed
     meaning    by an embedder, where the spec names one                         permitted by same_facts, or allowed
 
 Shots are drawn from train. Held-out *answers* in the documents are what retrieval is for: they are counted, no leak.
@@ -21,11 +21,12 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from harness import near, overlap
+from harness import near, overlap, words
 from harness.errors import LeakError
 from harness.folding import fold
-from harness.near import Names, Words
+from harness.near import Names
 from harness.records import Document, Example
+from harness.words import Words
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,6 +39,10 @@ SIMILARITY = 0.88
 _SHOWN = 10
 _SAMPLE = 5_000
 _CITATION = re.compile(r"\s*\[[^\[\]]*\]\s*$")
+# The end may be absent, or a long text without one would be searched from each of its characters.
+_SENTENCE = re.compile(r"[^.!?\n。！？؟]+[.!?\n。！？؟]?")
+_ASKED_LEAST = 12
+"""Letters and digits of a question that stands in a document as a sentence of its own: "Where is it?" says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +124,12 @@ class Leaks:
 
     def summary(self) -> dict[str, Any]:
         """What is recorded with every run, JSON-able."""
-        return {"counts": self.counts, "allowed": sorted(self.rules.allow), "same_facts": self.rules.same_facts}
+        return {
+            "counts": self.counts,
+            "allowed": sorted(self.rules.allow),
+            "same_facts": self.rules.same_facts,
+            "notes": self.notes,
+        }
 
     def refuse(self) -> None:
         """Raise LeakError, with the pairs, where there is one that is not permitted."""
@@ -165,7 +175,7 @@ def find(
     """
     found = list(_exact(heldout, parts))
     search = _Search(heldout, parts, documents, rules, {(pair.heldout, pair.part, pair.other) for pair in found})
-    found += [*_groups(heldout, parts), *search.near(), *search.embedded(), *search.meaning()]
+    found += [*_groups(heldout, parts), *search.near(), *search.embedded(), *search.documents(), *search.meaning()]
     return Leaks(tuple(sorted(found, key=lambda pair: KINDS.index(pair.kind))), rules, len(_by_group(heldout)))
 
 
@@ -197,7 +207,7 @@ def alike(examples: Sequence[Example], rules: Rules) -> Iterator[tuple[int, int]
 def answered(heldout: Sequence[Example], documents: Sequence[Document]) -> tuple[int, int]:
     """Return how many held-out examples have an accepted answer that stands word for word in a document, and of how
     many: wanted for retrieval, and no leak. A citation behind the answer, in square brackets, is left out."""
-    answers = [[near.words(_CITATION.sub("", target)) for target in example.targets] for example in heldout]
+    answers = [[words.of(_CITATION.sub("", target)) for target in example.targets] for example in heldout]
     answers = [accepted for accepted in answers if any(accepted)]
     return overlap.answers_in(answers, [_document(document) for document in documents]), len(answers)
 
@@ -261,8 +271,8 @@ class _Search:
         self._heldout, self._rules, self._known = heldout, rules, known
         self._rows = [(part, row) for part, rows in parts.items() for row in rows]
         self._documents = documents
-        self._questions = [near.words(example.input) for example in heldout]
-        self._inputs = [near.words(row.input) for _, row in self._rows]
+        self._questions = [words.of(example.input) for example in heldout]
+        self._inputs = [words.of(row.input) for _, row in self._rows]
         texts = [*self._questions, *self._inputs]
         self._common = overlap.boilerplate(texts[:: len(texts) // _SAMPLE + 1])
         self._names = Names(self._texts())
@@ -275,15 +285,18 @@ class _Search:
     def near_copies(self) -> Iterator[tuple[int, int, float]]:
         """(held-out, row, similarity) of every near-copy: alike as a whole, and in what is not a template's."""
         least = self._rules.similarity
-        for i, j in near.pairs(self._questions, self._inputs):
-            one, other = self._questions[i], self._inputs[j]
+        for i, j in near.pairs(list(map(words.plain, self._questions)), list(map(words.plain, self._inputs))):
+            ours, theirs = self._questions[i], self._inputs[j]
             if self._heldout[i] is self._rows[j][1]:
                 continue
+            hurried = words.hurried(self._heldout[i].input) != words.hurried(self._rows[j][1].input)
+            one, other = words.agreed(ours, theirs, hurried=hurried)
             found = near.similarity(one, other, least)
             if found < least:
                 continue
-            ours, theirs = overlap.without(one, self._common), overlap.without(other, self._common)
-            if (ours, theirs) != (one, other):
+            ours, theirs = overlap.without(ours, self._common), overlap.without(theirs, self._common)
+            if (ours, theirs) != (self._questions[i], self._inputs[j]):
+                ours, theirs = words.agreed(ours, theirs, hurried=hurried)
                 found = near.similarity(ours, theirs, least) if ours and theirs else 0.0
             if found >= least and (one == other or not self._another(i, j, one, other)):
                 yield i, j, found
@@ -306,9 +319,9 @@ class _Search:
     def places(self) -> Iterator[overlap.Place]:
         """Where a held-out input stands in a row, input and targets together, or a row's input in it."""
         texts = []
-        for words, (_, row) in zip(self._inputs, self._rows, strict=True):
-            mine = overlap.without(words, self._common)
-            targets = (word for target in row.targets for word in near.words(target))
+        for text, (_, row) in zip(self._inputs, self._rows, strict=True):
+            mine = overlap.without(text, self._common)
+            targets = (word for target in row.targets for word in words.of(target))
             texts.append(((*mine, *targets), len(mine)))
         for place in self._finder.within(texts):
             if place.similarity == 1 or not self._another(place.index, place.row, place.part, place.there):
@@ -322,16 +335,22 @@ class _Search:
             if not {(example.id, part, row.id), (example.id, part, "")} & seen:
                 seen.add((example.id, part, ""))
                 yield self._pair("embedded", place.index, part, row, place.similarity)
+
+    def documents(self) -> Iterator[Pair]:
+        """Held-out inputs that stand in a document, word for word: with an edit they may be the very statement that
+        answers a question ("What is the process of ..." and "Construction is the process of ...")."""
         texts = [(overlap.without(_document(document), self._common), 0) for document in self._documents]
-        for place in sorted(self._finder.within(texts), key=lambda place: (place.index, -place.similarity)):
-            example, document = self._heldout[place.index], self._documents[place.row]
-            if place.similarity == 1 and (example.id, "documents", "") not in seen:
-                seen.add((example.id, "documents", ""))
+        found = {place.index: place.row for place in self._finder.within(texts) if place.similarity == 1}
+        asked = {key: row for row, document in enumerate(self._documents) for key in _asked(document)}
+        for i, example in enumerate(self._heldout):
+            row = found.get(i, asked.get(fold(example.input)))
+            if row is not None:
+                document = self._documents[row]
                 yield Pair("documents", example.id, example.input, "documents", document.id, document.text)
 
     @cached_property
     def _finder(self) -> overlap.Questions:
-        questions = [overlap.without(words, self._common) for words in self._questions]
+        questions = [overlap.without(text, self._common) for text in self._questions]
         return overlap.Questions(questions, self._rules.similarity)
 
     def meaning(self) -> Iterator[Pair]:
@@ -364,7 +383,16 @@ class _Search:
 
 
 def _document(document: Document) -> Words:
-    return (*near.words(document.title), *near.words(document.text))
+    return (*words.of(document.title), *words.of(document.text))
+
+
+def _asked(document: Document) -> Iterator[str]:
+    """The questions that stand in a document as sentences or headings of their own, folded: short ones too."""
+    for sentence in _SENTENCE.findall(f"{document.title}\n{document.text}"):
+        if sentence[-1] in "?？؟":
+            key = fold(sentence.lstrip(" \t#>*-+|"))
+            if sum(map(str.isalnum, key)) >= _ASKED_LEAST:
+                yield key
 
 
 # ---------------------------------------------------------------------------------------------------------- message
@@ -390,12 +418,14 @@ def _message(leaks: Leaks) -> str:
     if more := len(blocking) - listed.total():
         lines.append(f"  ... and {more} more pairs (`harness data check SPEC` lists them)")
     lines.append("Take them out of one side, or split one file by group (`rows` with `heldout = 0.2`).")
-    if kinds == ["group"]:
+    if "group" in kinds and "exact" not in kinds:
         lines[-1] += " If knowing the same facts is what you want to measure, set same_facts = true."
     if allowable := [kind for kind in kinds if kind not in ("exact", "group")]:
         listed_kinds = ", ".join(f'"{kind}"' for kind in allowable)
+        reasons = ["these are truly other questions"] if allowable != ["documents"] else []
+        reasons += ["users will ask the very questions of the documents"] if "documents" in allowable else []
         lines.append(
-            f"If these are truly other questions, write leaks = {{ allow = [{listed_kinds}] }} in [data]: every result "
+            f"If {' or '.join(reasons)}, write leaks = {{ allow = [{listed_kinds}] }} in [data]: every result "
             "will say so."
         )
     return "\n".join(lines)

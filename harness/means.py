@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.plugins import Backend, Embedder, Embedding, Means, Metric, Session
@@ -18,7 +18,10 @@ class Scoring(Means):
     """The `Means` of one scoring step. `embedding` and `judge` open what the metric names, and are called when it is
     first asked for; `gold` is the step that holds the likelihoods of the accepted answers, where there is one.
 
-    `notes` and `details` are what the metric left to be kept beside its score.
+    `earlier` is the attempt at this step before, of which only what failed is asked again.
+
+    `notes` and `details` are what the metric left to be kept beside its score; `replies` is all that its model said, by
+    the number of the call and of the request.
     """
 
     def __init__(
@@ -27,13 +30,16 @@ class Scoring(Means):
         step: Step,
         *,
         gold: Step | None,
+        earlier: Step | None,
         embedding: Callable[[Embedder | None], Embedding | None],
         judge: Callable[[Backend | None], Session],
         progress: Callable[[int, int, Mapping[str, float]], None],
     ) -> None:
         self._metric, self._step, self._gold = metric, step, gold
         self._embedding, self._judge, self._progress = embedding, judge, progress
-        self._asked = 0
+        self._before = _good(earlier.predictions() if earlier is not None else ())
+        self._calls = 0
+        self.replies: dict[str, Prediction] = {}
         self.notes: list[str] = []
         self.details: dict[str, Any] = {}
 
@@ -43,24 +49,26 @@ class Scoring(Means):
         return embedding.embed(texts, role="document")
 
     def ask(self, requests: Sequence[Request]) -> list[Reply]:
-        """Each batch is kept as it is answered: after a kill the step goes on from there."""
+        """Each batch is kept as it is answered: after a kill the step goes on from there. What failed then is asked
+        again, since a step of which all requests failed never ends, and must not stay so for ever."""
         session = self._judge(self._metric.backend_plugin)
-        plan = session.plan(requests)
-        number, self._asked = self._asked, self._asked + 1
-        replies: dict[int, Reply] = {}
+        ids = [f"{self._calls}.{place}" for place in range(len(requests))]
+        self._calls += 1
+        found = _same(ids, requests, self._before)
+        wanted = [place for place, id in enumerate(ids) if id not in found]
+        plan = session.plan([requests[place] for place in wanted])
         with self._step.answers() as kept:
-            before = {one.id: one.calls[0] for batch in kept.batches for one in batch}
+            found |= _same(ids, requests, _good(one for batch in kept.batches for one in batch))
             for batch in plan.batches:
-                calls = [before.get(f"{number}.{place}") for place in batch]
-                asked = [requests[place] for place in batch]
-                found = [call.reply for call in calls if call]
-                if [call.messages for call in calls if call] != [request.messages for request in asked]:
-                    found = session.answer(asked, plan)
-                    said = zip(batch, asked, found, strict=True)
-                    kept.append([as_kept(f"{number}.{place}", request, reply) for place, request, reply in said])
-                replies |= dict(zip(batch, found, strict=True))
-                self._progress(len(replies), len(requests), {})
-        return [replies[place] for place in range(len(requests))]
+                missing = [wanted[place] for place in batch if ids[wanted[place]] not in found]
+                if missing:
+                    said = session.answer([requests[place] for place in missing], plan)
+                    made = [as_kept(ids[p], requests[p], reply) for p, reply in zip(missing, said, strict=True)]
+                    kept.append(made)
+                    found |= {one.id: one for one in made}
+                self._progress(len(found), len(requests), {})
+        self.replies |= {id: found[id] for id in ids}
+        return [found[id].calls[0].reply for id in ids]
 
     def gold(self) -> Sequence[Prediction]:
         assert self._gold is not None, "a metric that asks for it says needs_gold"
@@ -69,6 +77,16 @@ class Scoring(Means):
     def note(self, text: str, details: Mapping[str, Any]) -> None:
         self.notes.append(text)
         self.details |= details
+
+
+def _good(kept: Iterable[Prediction]) -> dict[str, Prediction]:
+    return {one.id: one for one in kept if one.error is None}
+
+
+def _same(ids: Sequence[str], requests: Sequence[Request], kept: Mapping[str, Prediction]) -> dict[str, Prediction]:
+    """What was kept of the very same requests."""
+    pairs = zip(ids, requests, strict=True)
+    return {id: kept[id] for id, one in pairs if id in kept and kept[id].calls[0].messages == one.messages}
 
 
 def as_kept(id: str, request: Request, reply: Reply) -> Prediction:

@@ -140,7 +140,7 @@ class Measures:
         lows, highs = [low for low, _ in ends if low is not None], [high for _, high in ends if high is not None]
         low = 1000 * min(lows) if len(lows) == len(ends) else None
         high = 1000 * max(highs) if len(highs) == len(ends) else None
-        method = f"order statistics of {n:,} single requests"
+        method = f"order statistics of {figures.counted(n, 'single request')}"
         if high is None:
             method += f"; an upper bound takes {smallest_for_bound(share):,}"
         return Measure(name, stats.mean(known), low, high, "ms", higher=False, method=method)

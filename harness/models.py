@@ -19,6 +19,7 @@ import logging
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from harness import files
 from harness.errors import ModelError, StoreError, did_you_mean
@@ -197,6 +199,20 @@ def fingerprint(path: Path, *, code: bool = False) -> str:
     else:
         identity = digests
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def shapes(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, Any]]:
+    """Return the shape of each weight in folder `path`, from the heads of its safetensors files alone, and its
+    configuration. Raises ModelError where they cannot be read."""
+    found: dict[str, tuple[int, ...]] = {}
+    try:
+        for file in sorted(path.glob("*.safetensors")):
+            with file.open("rb") as content:
+                head = json.loads(content.read(struct.unpack("<Q", content.read(8))[0]))
+            found |= {name: tuple(about["shape"]) for name, about in head.items() if name != "__metadata__"}
+        return found, json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
+        raise ModelError(f"the sizes of the model in {path} cannot be read: {error}") from error
 
 
 def content(path: Path) -> str:

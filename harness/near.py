@@ -4,17 +4,14 @@ MinHash signatures with banding propose pairs (Broder 1997, "On the resemblance 
 Rajaraman and Ullman, "Mining of Massive Datasets", section 3.4); what is proposed is then compared exactly, so that no
 estimate ever accuses a row. Small data are compared pair by pair, without signatures.
 
-A text is its words: Unicode form and case folded, accents and punctuation dropped, signs such as + and % kept, 2,000
-read as 2000, one ideograph or kana a word. Two texts that put another number or another name in the same place ask
-different questions, however alike they look: see `another`.
+A text is its words (`words.py`). Two texts that put another number or another name in the same place ask different
+questions, however alike they look: see `another`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-import sys
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,11 +19,12 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
+from harness import words
+from harness.words import Words
+
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
-
-Words = tuple[str, ...]
 
 BANDS, ROWS = 42, 3
 PERMUTATIONS = BANDS * ROWS
@@ -40,10 +38,6 @@ _LIKELY = 0.4
 _EXACTLY = 250_000
 """Up to so many pairs all of them are compared: quicker than signatures, and than loading numpy."""
 
-_SIGNS = frozenset("#%&*/@\\")
-_ACCENTS = re.compile("[\u0300-\u036f]")
-_THOUSANDS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?![\d,]|\.\d+,)")
-_MINUS = re.compile(r"(?<![^\s(])-(?=\d)")
 _NUMBER = re.compile(
     "zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|(thir|four|fif|six|seven|eigh|nine)teen|"
     "(twen|thir|for|fif|six|seven|eigh|nine)ty|hundred|thousand|million|billion|half|third|quarter|twice|thrice|double|"
@@ -51,58 +45,7 @@ _NUMBER = re.compile(
 )
 
 
-# ------------------------------------------------------------------------------------------------------------ words
-
-
-class _Spacing(dict[int, str | None]):
-    """Makes a text one that `str.split` cuts into words, as a table for `str.translate` that fills itself."""
-
-    def __missing__(self, code: int) -> str | None:
-        character = chr(code)
-        category = unicodedata.category(character)
-        made: str | None = character
-        if character in "'’":
-            made = None
-        elif category[0] == "S" or character in _SIGNS or _stands_alone(code):
-            made = f" {character} "
-        elif category[0] in "PZC":
-            made = " "
-        self[code] = made
-        return made
-
-
-def _stands_alone(code: int) -> bool:
-    """Scripts without spaces between words: kana, ideographs, Thai, Lao, Khmer, Burmese."""
-    return (
-        0x3040 <= code <= 0x30FF
-        or 0x3400 <= code <= 0x9FFF
-        or 0x20000 <= code <= 0x323AF
-        or 0x0E00 <= code <= 0x0EFF
-        or 0x1000 <= code <= 0x109F
-        or 0x1780 <= code <= 0x17FF
-    )
-
-
-_SPACING = _Spacing()
-
-
-def words(text: str) -> Words:
-    """Return the words of `text`, as the comparison sees them."""
-    return tuple(map(sys.intern, _spaced(text).split()))
-
-
-def _spaced(text: str) -> str:
-    folded = text.lower() if text.isascii() else _unaccented(unicodedata.normalize("NFKC", text).casefold())
-    if "," in folded:
-        folded = _THOUSANDS.sub(lambda number: number[0].replace(",", ""), folded)
-    if "-" in folded:
-        folded = _MINUS.sub("\u2212", folded)
-    return folded.translate(_SPACING)
-
-
-def _unaccented(text: str) -> str:
-    """Without the accents of European scripts, which hurried typing leaves out. Other scripts' marks are kept."""
-    return unicodedata.normalize("NFKC", _ACCENTS.sub("", unicodedata.normalize("NFKD", text)))
+# ------------------------------------------------------------------------------------------------------- comparing
 
 
 def shingles(text: Words) -> set[Any]:
@@ -114,9 +57,6 @@ def resemblance(one: Words, other: Words) -> float:
     """Return the Jaccard index of the shingles of two texts, 0 to 1; 1 for two texts without any word."""
     a, b = shingles(one), shingles(other)
     return len(a & b) / len(a | b) if a or b else 1.0
-
-
-# ------------------------------------------------------------------------------------------------------- comparing
 
 
 def similarity(one: Words, other: Words, least: float = 0.0) -> float:
@@ -148,13 +88,17 @@ def edits(one: Words, other: Words, *, within: bool = False) -> float:
     for i, word in enumerate(one, 1):
         last, before, row = before, row, [float(i)]
         for j, theirs in enumerate(other, 1):
-            cost = (
-                before[j - 1]
-                if word == theirs
-                else min(before[j - 1] + _replaced(word, theirs), before[j] + 1, row[j - 1] + 1)
-            )
-            if i > 1 and j > 1 and word == other[j - 2] and one[i - 2] == theirs:
-                cost = min(cost, last[j - 2] + 1)
+            cost = before[j - 1]
+            if word != theirs:
+                # Words that a slip makes of each other begin or end alike; most others are told apart by that.
+                slipped = (word[0] == theirs[0] or word[-1] == theirs[-1]) and slip(word, theirs)
+                cost += _SLIP if slipped else 1.0
+                if (dropped := before[j] + 1) < cost:
+                    cost = dropped
+                if (put_in := row[j - 1] + 1) < cost:
+                    cost = put_in
+            if i > 1 and j > 1 and word == other[j - 2] and one[i - 2] == theirs and last[j - 2] + 1 < cost:
+                cost = last[j - 2] + 1
             row.append(cost)
     return min(row) if within else row[-1]
 
@@ -167,17 +111,16 @@ def _trimmed(one: Words, other: Words) -> tuple[Words, Words]:
     return one[start : len(one) - end], other[start : len(other) - end]
 
 
-def _replaced(word: str, other: str) -> float:
-    return _SLIP if slip(word, other) else 1.0
-
-
 @lru_cache(maxsize=65_536)
 def slip(word: str, other: str) -> str:
     """Return what one letter makes of `word` to give `other`: "swapped", "dropped" (or put in), "changed", else "".
 
-    Words below five letters and words with digits have no slips: another letter makes them another word.
+    Words below five letters and words with digits have no slips: another letter makes them another word. So does
+    another accent.
     """
     if abs(len(word) - len(other)) > 1 or max(len(word), len(other)) < 5 or is_number(word) or is_number(other):
+        return ""
+    if words.bare(word) == words.bare(other):
         return ""
     least = min(len(word), len(other))
     start = next((i for i in range(least) if word[i] != other[i]), least)
@@ -205,13 +148,21 @@ def another(one: Words, other: Words, names: Names | NamesHere) -> bool:
     if any(map(is_number, gone)) and any(map(is_number, come)):
         return True
     for word in list(gone):
-        twin = next(
-            (theirs for theirs in come if (kind := slip(word, theirs)) and (kind != "changed" or len(word) > 6)), None
-        )
+        twin = next((theirs for theirs in come if _misspelt(word, theirs)), None)
         if twin is not None:
             gone.remove(word)
             come.remove(twin)
     return any(map(names.__contains__, gone)) and any(map(names.__contains__, come))
+
+
+def _misspelt(word: str, other: str) -> bool:
+    """Whether one may be the other without its accents, or with a slip that leaves no doubt."""
+    kind = slip(word, other)
+    return (
+        words.plain((word,)) == (other,)
+        or words.plain((other,)) == (word,)
+        or (bool(kind) and (kind != "changed" or len(word) > 6))
+    )
 
 
 class Names:
@@ -272,7 +223,7 @@ def _written(text: str) -> Iterator[tuple[str, str]]:
                     yield word, how
 
 
-_in_token = lru_cache(maxsize=65_536)(words)
+_in_token = lru_cache(maxsize=65_536)(words.of)
 
 
 # ------------------------------------------------------------------------------------------------------ candidates
@@ -281,6 +232,7 @@ _in_token = lru_cache(maxsize=65_536)(words)
 def pairs(heldout: Sequence[Words], rows: Sequence[Words]) -> Iterator[tuple[int, int]]:
     """Yield the pairs (index of `heldout`, index of `rows`) that may be near-copies, each once.
 
+    Texts come without accents (`words.plain`), so that one that lacks them is proposed too.
     All whose resemblance is 0.65 or more, but for one in a million; of 0.5, but for one in 270.
     """
     if len(heldout) * len(rows) <= _EXACTLY:

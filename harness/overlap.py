@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import eq
 
-from harness import near
-from harness.near import Words
+from harness import near, words
+from harness.words import Words
 
 RUN = 4
 _LEAST_WORDS, _LEAST_CHARACTERS = 5, 12
@@ -44,12 +44,14 @@ class Questions:
 
     def __init__(self, texts: Sequence[Words], least: float) -> None:
         self._texts, self._least = texts, least
+        # Accents count where texts are compared, not where places are proposed.
+        self._plain = [words.plain(text) for text in texts]
         self._all: dict[int, list[int]] = {}
-        for i, text in enumerate(texts):
+        for i, text in enumerate(self._plain):
             for run in dict.fromkeys(_runs(text)):
                 self._all.setdefault(run, []).append(i)
         self._probes: dict[int, list[int]] = {}
-        for i, text in enumerate(texts):
+        for i, text in enumerate(self._plain):
             if long_enough(text):
                 for run in sorted(dict.fromkeys(_runs(text)), key=lambda run: len(self._all[run]))[:_PROBES]:
                     if len(self._all[run]) <= _COMMON:
@@ -66,7 +68,8 @@ class Questions:
                 yield from self._holding(text[:size], row)
 
     def _questions_in(self, text: Words, row: int) -> Iterator[Place]:
-        runs = _runs(text)
+        plain = words.plain(text)
+        runs = _runs(plain)
         known = self._probes.keys() & set(runs)
         if not known:
             return
@@ -75,15 +78,16 @@ class Questions:
             question = self._texts[i]
             if len(text) > len(question):
                 # Where a run of the question that stands here would have it begin.
-                starts = {j - place for place, run in enumerate(_runs(question)) if (j := first.get(run)) is not None}
+                asked = self._plain[i]
+                starts = {j - place for place, run in enumerate(_runs(asked)) if (j := first.get(run)) is not None}
                 found, _, start = max(
-                    (self._alike(question, text, at), _matches(question, text, at), at) for at in starts
+                    (self._alike(question, text, at), _matches(asked, plain, at), at) for at in starts
                 )
                 if found:
                     yield Place(i, row, found, question, text[max(0, start) : max(0, start + len(question))])
 
     def _holding(self, part: Words, row: int) -> Iterator[Place]:
-        holders = [self._all.get(run, ()) for run in _runs(part)]
+        holders = [self._all.get(run, ()) for run in _runs(words.plain(part))]
         for i in min(holders, key=len):
             if len(self._texts[i]) > len(part) and _stands_in(part, self._texts[i]):
                 yield Place(i, row, 1.0, part, part)
@@ -91,12 +95,13 @@ class Questions:
     def _alike(self, part: Words, whole: Words, start: int) -> float:
         """How well `part` stands in `whole` at about `start`, or 0."""
         size = len(part)
-        if start >= 0 and whole[start : start + size] == part:
+        if start >= 0 and words.same(part, whole[start : start + size]):
             return 1.0
         room = max(2, size // 8)
         window = whole[max(0, start - room) : max(0, start + size + room)]
         if size < 10:
             return 1.0 if _stands_in(part, window) else 0.0
+        part, window = words.agreed(part, window)
         shared = sum((Counter(part) & Counter(window)).values())
         if shared < self._least * size - 0.75 * (size - shared):
             return 0.0
@@ -121,7 +126,7 @@ def _matches(part: Words, whole: Words, start: int) -> int:
 
 def _stands_in(part: Words, whole: Words) -> bool:
     size = len(part)
-    return any(whole[i : i + size] == part for i in range(len(whole) - size + 1))
+    return any(words.same(part, whole[i : i + size]) for i in range(len(whole) - size + 1))
 
 
 def boilerplate(texts: Sequence[Words], share: float = 0.1, least: int = 20) -> frozenset[Words]:

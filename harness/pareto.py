@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from harness import comparisons
+from harness import comparisons, margins
 from harness.comparisons import Comparison
 from harness.results import Results, Variant
 
@@ -85,7 +85,7 @@ def _no_worse(found: tuple[Comparison, float | None] | None, margin: float | Non
     comparison, adjusted = found
     if comparisons.verdict(comparison, adjusted) == "better":
         return True
-    return margin is not None and comparisons.non_inferior(comparison, margin).holds is True
+    return margin is not None and margins.non_inferior(comparison, margin).holds is True
 
 
 def _shares(results: Results, variants: Sequence[Variant], price: Mapping[str, float], sign: float) -> dict[str, float]:

@@ -9,13 +9,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from harness import training
+from harness import cards, training
 from harness.asking import Asking, answer, weigh
 from harness.data import Dataset
 from harness.files import Lock, size_of
 from harness.means import Scoring
 from harness.measure import Meter, provenance
-from harness.plan import Named, PlannedRun, attempt, decoding, index_role, question
+from harness.plan import Named, PlannedRun, attempt, decoding, index_role, question, scoring
 from harness.plugins import Backend, Embedder, Embedding, Index, Session
 from harness.records import Cost, Prediction, digest
 from harness.scoring import score
@@ -145,8 +145,11 @@ class Pipeline:
                 progress=task.progress,
             )
         # The peak is the child's alone: what this process holds for other steps has no part in the training.
-        figures = meter.figures() | {"peak_memory_bytes": peak}
-        return {**figures, **asdict(trained), "bytes": size_of(task.step.path / "artifact"), "device": self._device()}
+        outcome = {**meter.figures(), "peak_memory_bytes": peak, **asdict(trained), "device": self._device()}
+        folder = task.step.path / "artifact"
+        size = size_of(folder)  # Without the card, whose figures of time have a length of their own each time.
+        cards.write(folder, stage, task.run.steps[task.role], self._spec.model, outcome)
+        return {**outcome, "bytes": size}
 
     def _predict(self, task: Task) -> dict[str, Any]:
         run = task.run
@@ -230,10 +233,12 @@ class Pipeline:
         metric = next(m for m in self._spec.metrics if m.name == task.role.partition(".")[2])
         predictions = list(self._store.step(task.run.steps["predict"].name).predictions())
         gold = task.run.steps.get("gold")
+        earlier = self._scored_before(task.run.steps[task.role].inputs)
         means = Scoring(
             metric,
             task.step,
             gold=self._store.step(gold.name) if gold else None,
+            earlier=earlier,
             embedding=self._embedding,
             judge=self._judge,
             progress=task.progress,
@@ -241,9 +246,17 @@ class Pipeline:
         with _meter(task) as meter:
             made, faults = score(metric, self._data.heldout, predictions, means)
         task.step.write_score(made)
-        if replies := {one.id: one for batch in task.step.recovered() for one in batch}:
-            task.step.write_predictions(replies.values())
-        return {**meter.figures(), "faults": [*faults, *means.notes], "details": means.details}
+        asked = _of_replies(metric.name, means.replies, (earlier.outcome if earlier else None) or {})
+        if means.replies:
+            task.step.write_predictions(means.replies.values())
+        notes = [*faults, *means.notes, *asked.pop("notes")]
+        return {**meter.figures(), "faults": notes, "details": means.details, **asked}
+
+    def _scored_before(self, inputs: Mapping[str, Any]) -> Step | None:
+        """The attempt before at a scoring step, where it is there still."""
+        number = inputs.get("attempt", 0)
+        step = self._store.step(scoring(inputs, number - 1).name) if number else None
+        return step if step is not None and step.outcome is not None else None
 
     def _latency(self, task: Task) -> dict[str, Any]:
         """Time single requests, from the question to the whole answer, retrieval included, one after another."""
@@ -333,6 +346,23 @@ class Pipeline:
 
 def _meter(task: Task) -> Meter:
     return Meter(task.step.work / "meter.json")
+
+
+def _of_replies(metric: str, replies: Mapping[str, Prediction], before: Mapping[str, Any]) -> dict[str, Any]:
+    """What came of the requests to a metric's own model, with notes; `before` is the outcome of the attempt before."""
+    if not replies:
+        return {"notes": []}
+    faults = [reply.error for reply in replies.values() if reply.error is not None]
+    again = before.get("asked_again") or before.get("failed", 0)
+    notes = []
+    if again:
+        notes.append(f"{metric}: requests to its model that failed and were asked again (--retry-errors): {again}")
+    if faults:
+        notes.append(
+            f"{metric}: {len(faults)} of {len(replies)} requests to its model failed; the first: {faults[0]}. "
+            "`--retry-errors` asks them again"
+        )
+    return {"notes": notes, "requests": len(replies), "failed": len(faults), "asked_again": again}
 
 
 def _good_answers(step: Step | None) -> dict[str, Prediction]:

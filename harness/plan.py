@@ -6,7 +6,7 @@ once, whoever asks for it. `plan` names every step of a spec without loading a m
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from harness import models, stages
 from harness.choices import distinct_targets
 from harness.data import Dataset, fingerprint
 from harness.errors import DataError
-from harness.plugins import Backend, Embedder, Method, Metric, Prompt, Retriever
+from harness.plugins import Backend, Embedder, Method, Metric, Prompt, Retriever, made_preferences
 from harness.records import Decoding, Example, digest, dump
 from harness.spec import Spec, Variant
 from harness.stages import Source
@@ -70,7 +70,11 @@ def parts(method: Method) -> tuple[str, ...]:
         case "documents":
             return ("documents", "text")
         case "preferences":
-            return ("preferences", "preferences_dev")
+            return () if made_preferences(method) else ("preferences", "preferences_dev")
+        case "conversations":
+            return ("conversations", "conversations_dev")
+        case "nothing":
+            return ()
         case _:
             return ("train", "dev")
 
@@ -78,6 +82,27 @@ def parts(method: Method) -> tuple[str, ...]:
 def attempt(inputs: dict[str, Any], number: int) -> Named:
     """Name the answering step of these inputs in its first attempt (0) or a later one (`retry`)."""
     return _name("predict", inputs | {"attempt": number})
+
+
+def scoring(inputs: Mapping[str, Any], number: int) -> Named:
+    """Name the scoring step of these inputs in its first attempt (0) or a later one."""
+    return _name("score", numbered(inputs, number))
+
+
+def numbered(inputs: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """The inputs of an attempt at a step of which the first attempt bears no number."""
+    first = {key: value for key, value in inputs.items() if key != "attempt"}
+    return first | ({"attempt": number} if number else {})
+
+
+def newest(named: Callable[[int], Named], store: Store, *, retry: bool) -> Named:
+    """Return the newest finished attempt at a step, of those that `named` names by their number; the first one where
+    none is finished, or with `retry` the next one where requests of the newest have failed."""
+    number = 0
+    while store.step(named(number + 1).name).outcome is not None:
+        number += 1
+    outcome = store.step(named(number).name).outcome
+    return named(number + 1 if retry and (outcome or {}).get("failed") else number)
 
 
 def _name(kind: str, inputs: dict[str, Any]) -> Named:
@@ -88,21 +113,32 @@ def plan(spec: Spec, dataset: Dataset, store: Store, *, retry: Collection[str] =
     """Name the steps of every variant and seed. Cheap: files are digested once, no model is loaded.
 
     For the variants in `retry` a finished answering step that holds failed examples is followed by another attempt, a
-    step of its own that keeps the good answers. The newest finished attempt always stands for a run.
+    step of its own that keeps the good answers; and so is the scoring step of a metric whose own model failed on some
+    requests. The newest finished attempt always stands for a run.
     """
     namer = _Namer(spec, dataset, store, retry)
     return [namer.run(variant, seed) for variant in spec.variants for seed in spec.seeds]
 
 
-def score(metric: Metric, predict: str, heldout: str, embedder: Mapping[str, Any] | None) -> Named:
+def score(
+    metric: Metric,
+    predict: str,
+    heldout: str,
+    embedder: Mapping[str, Any] | None,
+    store: Store,
+    *,
+    retry: bool = False,
+) -> Named:
     """Name the step that scores the answers of the step `predict`; `heldout` is the fingerprint of the examples and
-    `embedder` that of the metric's own embedder, where it has one."""
+    `embedder` that of the metric's own embedder, where it has one. With `retry`, what the metric's own model failed on
+    is asked again, by another attempt."""
     inputs: dict[str, Any] = {"metric": metric.identity(built=True), "predict": predict, "heldout": heldout}
     if metric.embedder_plugin is not None:
         inputs["embedder"] = embedder
     if metric.backend_plugin is not None:
         inputs["judge"] = _about(metric.backend_plugin)
-    return _name("score", inputs)
+        return newest(lambda number: scoring(inputs, number), store, retry=retry)
+    return scoring(inputs, 0)
 
 
 def question(example: Example) -> Example:
@@ -165,13 +201,14 @@ class _Namer:
             training.add(variant, number)
         weights = training.incoming(stages.before(self.trains, variant.name, len(variant.train)), variant)
         inputs = self._predict(variant, seed, steps, training.named(weights))
-        steps["predict"] = self._attempt(inputs, retry=variant.name in self._retry)
+        retry = variant.name in self._retry
+        steps["predict"] = newest(lambda number: attempt(inputs, number), self._store, retry=retry)
         metrics = [metric for metric in self._spec.metrics if _speaks_of(metric, variant)]
         if any(metric.needs_gold for metric in metrics):
             # Its answers are those of the examples: they go into the name, as the questions do.
             steps["gold"] = _name("gold", inputs | {"heldout": self._data.fingerprints["heldout"]})
         for metric in metrics:
-            steps[f"score.{metric.name}"] = self._score(metric, steps["predict"])
+            steps[f"score.{metric.name}"] = self._score(metric, steps["predict"], retry=retry)
         if self._spec.latency.examples:
             asked = {"predict": steps["predict"].inputs | {"attempt": 0}, "examples": self._spec.latency.examples}
             steps["latency"] = _name("latency", asked)
@@ -255,21 +292,9 @@ class _Namer:
             self._embedders[key] = embedder.fingerprint()
         return self._embedders[key]
 
-    def _attempt(self, inputs: dict[str, Any], *, retry: bool) -> Named:
-        """The newest finished attempt, the first one where none is, or the next one where errors are to be retried."""
-        number = 0
-        while self._outcome(inputs, number + 1) is not None:
-            number += 1
-        outcome = self._outcome(inputs, number)
-        if retry and outcome is not None and outcome["failed"]:
-            number += 1
-        return attempt(inputs, number)
-
-    def _outcome(self, inputs: dict[str, Any], number: int) -> dict[str, Any] | None:
-        return self._store.step(attempt(inputs, number).name).outcome
-
-    def _score(self, metric: Metric, predict: Named) -> Named:
-        return score(metric, predict.name, self._data.fingerprints["heldout"], self._embedder(metric.embedder_plugin))
+    def _score(self, metric: Metric, predict: Named, *, retry: bool) -> Named:
+        heldout, embedder = self._data.fingerprints["heldout"], self._embedder(metric.embedder_plugin)
+        return score(metric, predict.name, heldout, embedder, self._store, retry=retry)
 
 
 class _Training:

@@ -23,7 +23,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator
 from pydantic_core import PydanticCustomError
 
 from harness.errors import did_you_mean
@@ -125,6 +125,12 @@ def _reference_fields(cls: type[Plugin]) -> dict[str, Refers]:
 def refers(method: Method, name: str) -> Refers:
     """What the field `name` of a method may name."""
     return _reference_fields(type(method))[name]
+
+
+def made_preferences(method: Method) -> str | None:
+    """The stage whose preferences a method learns from, in place of those of the data."""
+    made: str | None = getattr(method, "preferences", None)
+    return made
 
 
 def _content(value: Any) -> Any:
@@ -268,10 +274,11 @@ class Refers:
 
     It may hold an earlier stage's name (by default its kind) of the same variant, "variant.stage" of another one, or a
     folder with such an artifact; for a reward also "metric:NAME", a metric of the spec; for a policy also "base", the
-    bare model, and with `models` the name of another model. `harness.stages` finds out which.
+    bare model, and with `models` the name of another model. `harness.stages` finds out which. `Refers("metric")` marks
+    a field that holds the name of a metric of the spec and nothing else.
     """
 
-    makes: Makes
+    makes: Makes | Literal["metric"]
     models: bool = False
 
 
@@ -497,9 +504,10 @@ class TrainJob:
     `train` and `dev` are JSONL files of what the method reads, a row a line:
 
     - "examples": {"id", "messages": [{"role", "content"}], "completion", "example"}, where "example" is the whole
-      `Example` as JSON-able values, for metrics;
+      `Example` as JSON-able values, for metrics, and "completion" is None where it has no target;
     - "preferences": {"id", "messages", "chosen", "rejected", "group"}, the latter two as in `Preference`;
-    - "documents": {"id", "text"}.
+    - "documents": {"id", "text"};
+    - "conversations": {"id", "messages", "tools"}, as in `Conversation`.
 
     `model` is the backend's `model_dump()`; `incoming` the artifact of the stage that this one starts from; `out` an
     empty folder for the artifact; `work` a folder for checkpoints that outlives a killed process, so that `fit`
@@ -561,13 +569,18 @@ class Adapter(Plugin):
     def wrap(self, model: Any) -> Any:
         """Return the torch model with this adapter's weights trainable and the others frozen."""
 
+    def trainable(self, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
+        """How many weights it would train in a model whose weights have these shapes, by name; None where that cannot
+        be told without loading the model."""
+        return None
+
     def companion(self, model: Any, steps: int) -> Any:
         """What goes along with a training of so many steps: a transformers TrainerCallback, or None. One that holds
         state has `state_dict` and `load_state_dict`, by which a resumed training gets it back."""
         return None
 
 
-Reads = Literal["examples", "preferences", "documents"]
+Reads = Literal["examples", "preferences", "documents", "conversations", "nothing"]
 
 
 class Method(Plugin):
@@ -590,6 +603,16 @@ class Method(Plugin):
     """Share of training prompts that hold the gold passage; the others hold distractors alone."""
     shuffle: bool = True
     """Whether the gold passage stands at a random place; else passages keep the retriever's order."""
+    cite: str | None = None
+    """What is put before the answer where the gold passage stands in the prompt, such as "{quote} [{document}]\\n":
+    `{document}` is its document's id and `{quote}` its sentence that holds most of the answer's words."""
+
+    @field_validator("cite")
+    @classmethod
+    def _cites_something(cls, value: str | None) -> str | None:
+        if value is not None and "{document}" not in value and "{quote}" not in value:
+            raise ValueError("the citation must hold {document} or {quote}, or it would cite nothing")
+        return value
 
     @property
     def label(self) -> str:
@@ -606,9 +629,26 @@ class Method(Plugin):
         texts = {name: (value,) if isinstance(value, str) else value for name, value in found.items() if value}
         return {name: tuple(text) for name, text in texts.items()}
 
+    def uses(self, rows: int) -> int:
+        """How many of so many training rows the stage uses."""
+        return rows
+
     def passes(self) -> float:
         """How often the stage goes through its training rows at most: what a dry run estimates from."""
         return 1.0
+
+    @property
+    def rows_at_once(self) -> int | None:
+        """How many rows are computed at once at most; None where that is not known."""
+        return None
+
+    def total_steps(self, rows: int) -> int | None:
+        """The steps of a training on so many rows; None where that is not known before it."""
+        return None
+
+    def fewer_at_once(self) -> Method | None:
+        """The same stage with fewer rows computed at once, for the same step of the optimizer; None where it cannot."""
+        return None
 
     @abstractmethod
     def fit(self, job: TrainJob, progress: Callable[[int, int, Mapping[str, float]], None]) -> Trained:
@@ -697,6 +737,23 @@ class Metric(Plugin):
     @property
     def backend_plugin(self) -> Backend | None:
         """The model that `Means.ask` asks, or None."""
+        return None
+
+    @property
+    def no_reward(self) -> str | None:
+        """Why a training stage cannot take its value of a single answer as a reward, or None where it can."""
+        if self.needs_passages:
+            return "it needs the passages that were retrieved, and none are while a model learns"
+        if self.needs_choices:
+            return "it speaks only of answers that are chosen from a set, and these are written"
+        if self.needs_gold:
+            return "it needs the likelihood of the accepted answers"
+        if self.reducer != "mean":
+            return "it gives no number for a single answer"
+        if self.embedder_plugin is not None or self.backend_plugin is not None:
+            return "it asks a model of its own"
+        if type(self).measure is Metric.measure:
+            return "it looks at all answers together"
         return None
 
     def labels(self, examples: Sequence[Example]) -> tuple[str, ...]:

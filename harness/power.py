@@ -8,9 +8,10 @@ what the p-value says (Hoenig and Heisey 2001, Am. Stat. 55:19).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from harness import figures
 from harness.stats import design_effect, t_quantile
 
 ALPHA = 0.05
@@ -57,8 +58,14 @@ def needed(n: int, groups: int, difference: float, error: float, alpha: float = 
     return max(n + 1, math.ceil(fewest), math.ceil(n * (multiplier(alpha=alpha) * error / difference) ** 2))
 
 
-def plan(groups: Sequence[str]) -> dict[str, Any]:
-    """Return what can be told before a run: the minimum detectable effect for 10, 20 and 40 % discordant pairs."""
+def plan(groups: Sequence[str], board: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return what can be told before a run: the minimum detectable effect for 10, 20 and 40 % discordant pairs, and,
+    where an earlier run left its leaderboard (`board`), what its variants would show on this split.
+
+    Of an earlier run only the variation is taken, never the difference: its own minimum detectable effects, scaled to
+    this number of examples or of groups, whichever makes them larger: where groups have another size now, the truth
+    lies between the two (examples of no correlation, and groups that are wholly alike).
+    """
     count, n = len(set(groups)), len(groups)
     grouped = count < n
     return {
@@ -68,6 +75,46 @@ def plan(groups: Sequence[str]) -> dict[str, Any]:
         "power": POWER,
         "correlation": CORRELATION if grouped else None,
         "minimum_detectable": {f"{share:g}": minimum_detectable(groups, share) for share in DISCORDANT},
+        "earlier": _earlier(groups, board) if board else None,
+    }
+
+
+def _earlier(groups: Sequence[str], board: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the variants of an earlier run, as they varied, would show on this split; None where none was measured."""
+    count, heldout = len(set(groups)), board["heldout"]
+    then = heldout["groups"] or heldout["n"]
+    if count < 2 or then < 2:
+        return None
+    fewer = max(then / count, heldout["n"] / len(groups))
+    scale = math.sqrt(fewer) * multiplier(count - 1) / multiplier(then - 1)
+    metric = next((one for one in board["metrics"] if one["name"] == board["primary"]), None)
+    if metric is None:
+        return None
+    low, high = metric.get("floor"), metric.get("ceiling")
+    reach = math.inf if low is None or high is None else high - low
+    found = {}
+    for row in board["rows"]:
+        versus = row["vs_baseline"] or {}
+        differing = versus.get("wins", 0) + versus.get("losses", 0)
+        least = versus.get("minimum_detectable")
+        if least is None and not differing:
+            continue
+        # A corpus figure has no value of single examples.
+        discordant = differing / (differing + versus["ties"]) if differing else None
+        if least is not None:
+            least = scale * least if scale * least <= reach else None
+        elif discordant and str(versus.get("effect")).startswith("odds ratio"):
+            least = minimum_detectable(groups, discordant)  # too few examples then may be enough now
+        found[row["variant"]] = {"discordant": discordant, "minimum_detectable": least}
+    if not found:
+        return None
+    return {
+        "snapshot": f"{board['experiment']}@{board['snapshot']}",
+        "metric": metric["name"],
+        "unit": metric["unit"],
+        "baseline": board["baseline"],
+        "n": board["heldout"]["n"],
+        "variants": found,
     }
 
 
@@ -84,4 +131,21 @@ def sentence(made: dict[str, Any]) -> str:
     return (
         f"Smallest difference between two shares of right answers that {made['n']:,} held-out examples{groups} show "
         f"with {100 * made['power']:.0f} % power at alpha {made['alpha']:g}: {'; '.join(found)} of them.{assumed}"
+        f"{_measured(made['earlier'])}"
+    )
+
+
+def _measured(earlier: dict[str, Any] | None) -> str:
+    """What an earlier run says, in words; "" without one."""
+    if earlier is None:
+        return ""
+    told = []
+    for name, one in earlier["variants"].items():
+        least = one["minimum_detectable"]
+        size = "none" if least is None else figures.size_of_change(least, earlier["unit"])
+        differing = "" if one["discordant"] is None else f" (scores differ on {100 * one['discordant']:.0f} %)"
+        told.append(f"{name} {size}{differing}")
+    return (
+        f" If scores vary as in {earlier['snapshot']} ({earlier['n']:,} held-out examples, {earlier['metric']} against "
+        f"{earlier['baseline']}), the smallest difference that this split shows: {', '.join(told)}."
     )

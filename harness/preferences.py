@@ -20,20 +20,21 @@ _FORMS = (
 )
 
 
-def load(source: str, field: str = "input", role: str = "preferences") -> tuple[Preference, ...]:
+def load(source: str, fields: str | tuple[str, ...] = "input", role: str = "preferences") -> tuple[Preference, ...]:
     """Return the preferences of `source`, in the order of its rows. A ranked list of n answers becomes its
     n (n - 1) / 2 pairs (comparative ranking, Ouyang et al. 2022, arXiv 2203.02155). All preferences of one prompt share
-    a group. Rows without "prompt" have it under `field`.
+    a group. Rows without "prompt" have it under one of `fields`.
 
     Answers may also be conversations ([{"role", "content"}], as TRL writes them): then the last turn is the answer.
     Raises DataError with every broken row.
     """
     table = read(source, role)
+    names = ("prompt", *([fields] if isinstance(fields, str) else fields))
     found: list[Preference] = []
     faults: list[str] = []
     for index, row in enumerate(table.rows):
         try:
-            prompt, pairs = _text(row, "prompt" if "prompt" in row else field), _pairs(row)
+            prompt, pairs = _text(row, names), _pairs(row)
         except ValueError as fault:
             faults.append(f"{table.place(index)}: {fault}")
             continue
@@ -78,7 +79,9 @@ def _pairs(row: dict[str, Any]) -> list[tuple[str | None, str | None]]:
     raise ValueError(f"there is no answer in it; its fields are {', '.join(sorted(row)) or 'none'}")
 
 
-def _text(row: dict[str, Any], name: str) -> str:
+def _text(row: dict[str, Any], names: tuple[str, ...]) -> str:
+    """The prompt, under the first of the names that the row has."""
+    name = next((name for name in names if name in row), names[-1])
     value = row.get(name)
     if isinstance(value, list) and value and isinstance(value[-1], dict):
         value = value[-1].get("content")

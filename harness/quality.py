@@ -13,11 +13,12 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness import personal
 from harness.folding import fold
-from harness.records import Document, Example
+from harness.records import Document, Example, Preference
 
 if TYPE_CHECKING:
     from harness.data import Dataset
@@ -81,7 +82,8 @@ def of(dataset: Dataset, spec: Spec, find: Callable[[str], list[personal.Found]]
     sizes = [size for stage in stages if (size := getattr(stage, "max_length", None))]
     limits = Limits(max_tokens=min(written, default=None), max_length=min(sizes, default=None))
     splits = {"train": dataset.train, "dev": dataset.dev, "heldout": dataset.heldout}
-    return check(splits, dataset.documents, limits, find)
+    judged = {"preferences": dataset.preferences, "preferences_dev": dataset.preferences_dev}
+    return check(splits, dataset.documents, limits, find, judged)
 
 
 def check(
@@ -89,8 +91,10 @@ def check(
     documents: Sequence[Document] = (),
     limits: Limits = Limits(),
     find: Callable[[str], list[personal.Found]] = personal.find,
+    preferences: Mapping[str, Sequence[Preference]] = MappingProxyType({}),
 ) -> list[Finding]:
-    """Return what is to be said of each split and of the documents, warnings first. `find` looks for personal data."""
+    """Return what is to be said of each split, of the documents and of preferences, warnings first. `find` looks for
+    personal data."""
     found: list[Finding] = []
     for name, rows in splits.items():
         if rows:
@@ -105,6 +109,9 @@ def check(
                 *_personal(name, texts, find),
             ]
     found += _classes(splits)
+    for name, judged in preferences.items():
+        if judged:
+            found += _judged(name, judged, limits, find)
     pages = [(document.id, document.text) for document in documents]
     found += [*_encoding("documents", pages), *_personal("documents", pages, find)] if pages else []
     return sorted(found, key=lambda finding: finding.severity != "warning")
@@ -117,10 +124,10 @@ def tokens(text: str) -> int:
     return round(wide + (len(text) - wide) / 4.2)
 
 
-def same_preference(pairs: Sequence[tuple[str, str, str]]) -> Finding | None:
+def same_preference(pairs: Sequence[tuple[str, str, str]], split: str = "preferences") -> Finding | None:
     """Return the preference pairs (id, chosen, rejected) that prefer an answer to itself, as `fold` sees it."""
     hits = [(name, chosen) for name, chosen, rejected in pairs if fold(chosen) == fold(rejected)]
-    return _finding("same_preference", "preferences", hits, len(pairs), "pairs whose chosen answer is the rejected one")
+    return _finding("same_preference", split, hits, len(pairs), "pairs whose chosen answer is the rejected one")
 
 
 # --------------------------------------------------------------------------------------------------------- content
@@ -260,6 +267,85 @@ def _personal(
         severity: Literal["warning", "note"] = "note" if split == "documents" and kind != "key" else "warning"
         if finding := _finding("personal", split, shown, len(texts), what, severity):
             yield finding
+
+
+# ----------------------------------------------------------------------------------------------------- preferences
+
+
+def _judged(
+    split: str, rows: Sequence[Preference], limits: Limits, find: Callable[[str], list[personal.Found]]
+) -> Iterator[Finding]:
+    texts = [(row.id, "\n".join(text for text in (row.input, row.chosen, row.rejected) if text)) for row in rows]
+    pairs = [(row, row.chosen, row.rejected) for row in rows if row.chosen is not None and row.rejected is not None]
+    for finding in (
+        _repeated_preferences(split, rows),
+        same_preference([(row.id, chosen, rejected) for row, chosen, rejected in pairs], split),
+        _contradictions(split, rows),
+        _longer(split, pairs),
+        _cut_preferences(split, rows, limits),
+    ):
+        if finding is not None:
+            yield finding
+    yield from _encoding(split, texts)
+    yield from _personal(split, texts, find)
+
+
+def _repeated_preferences(split: str, rows: Sequence[Preference]) -> Finding | None:
+    first: dict[tuple[str, ...], str] = {}
+    hits = []
+    for row in rows:
+        key = (fold(row.input), _answer(row.chosen), _answer(row.rejected))
+        if key in first:
+            hits.append((row.id, f"as {first[key]}: {row.input}"))
+        first.setdefault(key, row.id)
+    return _finding("duplicate", split, hits, len(rows), "preferences repeat another one's prompt and answers")
+
+
+def _contradictions(split: str, rows: Sequence[Preference]) -> Finding | None:
+    """Preferences of which an earlier one says the opposite: the same two answers the other way round, or the same
+    answer with the other thumb."""
+    said: dict[tuple[str, ...], str] = {}
+    hits = []
+    for row in rows:
+        chosen, rejected = _answer(row.chosen), _answer(row.rejected)
+        if (other := said.get((fold(row.input), rejected, chosen))) and chosen != rejected:
+            hits.append((row.id, f"the opposite of {other}: {row.input}"))
+        said.setdefault((fold(row.input), chosen, rejected), row.id)
+    return _finding("contradiction", split, hits, len(rows), "preferences say the opposite of an earlier one")
+
+
+def _answer(text: str | None) -> str:
+    """An answer as `fold` sees it; one that was not given is like no other."""
+    return "\0" if text is None else fold(text)
+
+
+def _longer(split: str, pairs: Sequence[tuple[Preference, str, str]]) -> Finding | None:
+    """Whether the better answer is the longer one more often, or less often, than chance would have it in 95 of 100
+    data sets (normal approximation to the sign test): a model may then learn length instead of what was judged
+    (Singhal et al. 2023, arXiv 2310.03716)."""
+    unlike = [(row, chosen, rejected) for row, chosen, rejected in pairs if len(chosen) != len(rejected)]
+    longer = [(row.id, chosen) for row, chosen, rejected in unlike if len(chosen) > len(rejected)]
+    shorter = [(row.id, chosen) for row, chosen, rejected in unlike if len(chosen) < len(rejected)]
+    if len(unlike) < 20 or abs(len(longer) / len(unlike) - 0.5) <= 1.96 * (0.25 / len(unlike)) ** 0.5:
+        return None
+    word, hits = ("longer", longer) if len(longer) > len(shorter) else ("shorter", shorter)
+    text = (
+        f"the better answer is the {word} one in {len(hits):,} of {len(pairs):,} pairs ({len(hits) / len(pairs):.0%}): "
+        "a model may learn length instead of what was judged"
+    )
+    return Finding("length_bias", split, len(hits), len(pairs), text, "note", _seen(hits))
+
+
+def _cut_preferences(split: str, rows: Sequence[Preference], limits: Limits) -> Finding | None:
+    if limits.max_length is None:
+        return None
+    sizes = [
+        (row, tokens(row.input) + max(tokens(text) for text in (row.chosen, row.rejected) if text is not None))
+        for row in rows
+    ]
+    hits = [(row.id, f"about {size} tokens: {row.input}") for row, size in sizes if size > limits.max_length]
+    what = f"preferences are longer than max_length = {limits.max_length} (estimated at 4.2 characters a token)"
+    return _finding("cut_row", split, hits, len(rows), what)
 
 
 # --------------------------------------------------------------------------------------------------------- classes

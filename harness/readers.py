@@ -30,6 +30,8 @@ _MADE_FOR = {
     "rows": ("train",),
     "preferences": ("train", "train_prefs"),
     "preferences_dev": ("dev", "validation", "test", "test_prefs"),
+    "conversations": ("train", "train_sft"),
+    "conversations_dev": ("dev", "validation", "test", "test_sft"),
     "documents": ("train", "corpus"),
 }
 

@@ -53,6 +53,16 @@ class Preference:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Conversation:
+    """A conversation to learn from, as OpenAI's API has them: messages {"role", "content"}, those of the assistant with
+    "tool_calls" where it calls tools, those of the role "tool" with what these gave. `tools` describes them."""
+
+    id: str
+    messages: tuple[dict[str, Any], ...]
+    tools: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
     """One document to retrieve from. `text` is plain text or Markdown."""
 
@@ -228,6 +238,11 @@ class Run:
     notes: tuple[str, ...] = ()
     started: str = ""
     ended: str = ""
+
+    @property
+    def leak_notes(self) -> list[str]:
+        """What the spec permitted of the held-out split elsewhere, in sentences for every report of this run."""
+        return list(self.provenance.get("leaks", {}).get("notes", ()))
 
 
 @cache

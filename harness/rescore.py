@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -125,11 +125,12 @@ def _metrics(written: Node, faults: list[Fault]) -> dict[str, tuple[Metric, Mapp
 # ------------------------------------------------------------------------------------------------------------- scoring
 
 
-def score(store: Store, snapshot: Snapshot, chosen: Chosen, watch: Watch) -> Outcome:
+def score(store: Store, snapshot: Snapshot, chosen: Chosen, watch: Watch, *, retry: bool = False) -> Outcome:
     """Score the stored answers of `snapshot` with the metrics chosen, and keep that as a new snapshot of the same
     experiment, or the newest one where it is the same.
 
-    Runs that are not complete stay as they are: `harness run` completes them. Raises StoreError where answers are
+    Runs that are not complete stay as they are: `harness run` completes them. With `retry`, requests on which a chosen
+    metric's own model failed are asked again. Raises StoreError where answers are
     damaged or the store cannot be written, and HarnessError where a metric cannot be measured on stored answers or
     fails on every example: then there is no new snapshot, and what was scored until then is found again the next time.
     """
@@ -142,6 +143,10 @@ def score(store: Store, snapshot: Snapshot, chosen: Chosen, watch: Watch) -> Out
     embedders = {
         name: metric.embedder_plugin.fingerprint() for name, metric in plugins.items() if metric.embedder_plugin
     }
+
+    def named(metric: Metric, predict: str, heldout: str) -> Named:
+        return plan.score(metric, predict, heldout, embedders.get(metric.name), store, retry=retry)
+
     made = 0
     # A draft keeps `gc` from taking the new scores for garbage until a snapshot refers to them.
     with store.draft():
@@ -149,7 +154,7 @@ def score(store: Store, snapshot: Snapshot, chosen: Chosen, watch: Watch) -> Out
         scored: list[Run] = []
         try:
             for run in runs:
-                planned = _planned(snapshot, run, entries, plugins, embedders, examples)
+                planned = _planned(snapshot, run, entries, plugins, named, examples)
                 made += _do(run, planned, worker, store)
                 scored.append(_scored(run, planned, store))
         finally:
@@ -253,7 +258,7 @@ def _planned(
     run: Run,
     entries: Sequence[Mapping[str, Any]],
     plugins: Mapping[str, Metric],
-    embedders: Mapping[str, Mapping[str, Any]],
+    named: Callable[[Metric, str, str], Named],
     examples: Sequence[Example],
 ) -> PlannedRun:
     """The steps of a run with its new scores, in the order in which they are done. Of steps that are there already
@@ -268,7 +273,7 @@ def _planned(
             if metric is None and role in run.steps:
                 steps[role] = Named(run.steps[role], {})
             elif metric is not None and _speaks_of(metric, run, snapshot):
-                steps[role] = plan.score(metric, run.steps["predict"], heldout, embedders.get(name))
+                steps[role] = named(metric, run.steps["predict"], heldout)
     if latency is not None:
         steps["latency"] = latency
     return PlannedRun(Variant.model_construct(name=run.variant), run.seed, steps)

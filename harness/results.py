@@ -88,8 +88,14 @@ class Results:
 
     @property
     def grouped(self) -> bool:
-        """Whether the data names groups: else each example is its own."""
-        return any(example.group for example in self.examples)
+        """Whether the data names groups: else each example is its own, by the name of its id."""
+        return any(example.group not in ("", example.id) for example in self.examples)
+
+    @property
+    def data_notes(self) -> list[str]:
+        """What was allowed or noticed when the data were checked: a leak, `same_facts`, a limit."""
+        runs = [run for variant in self.variants for run in variant.runs]
+        return list(dict.fromkeys(note for run in runs for note in run.provenance.get("data_notes", ())))
 
     def variant(self, name: str) -> Variant | None:
         return next((variant for variant in self.variants if variant.name == name), None)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import signal
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
-from harness import data, measure, pipeline, plan, quality
+from harness import data, measure, pipeline, plan, quality, training_notes
 from harness.data import Dataset
 from harness.errors import DataError, HarnessError, UsageError, did_you_mean
 from harness.pipeline import Event, Pipeline, Watch
@@ -182,19 +181,8 @@ def _notes(run: PlannedRun, store: Store) -> tuple[str, ...]:
         if role == "predict" and outcome["failed"]:
             notes.append(f"{outcome['failed']} of {outcome['n']} examples have no answer and count as wrong")
         if role.startswith("train."):
-            notes += _lost_rows(int(role.rpartition(".")[2]), outcome.get("details", {}))
+            notes += training_notes.notes(int(role.rpartition(".")[2]), outcome.get("details", {}))
     return tuple(notes)
-
-
-def _lost_rows(stage: int, details: Mapping[str, Any]) -> Iterator[str]:
-    """What a length limit took from the rows of a stage, where its method counts it (`sft` does)."""
-    where = f" in stage {stage + 1}" if stage else ""
-    for split, noun in (("train", "training"), ("dev", "dev")):
-        of = f"of {details.get(f'{split}_rows')} {noun} rows"
-        if cut := details.get(f"{split}_cut"):
-            yield f"{cut} {of} lost the end of their answer to max_length{where}"
-        if dropped := details.get(f"{split}_dropped"):
-            yield f"{dropped} {of} lost their whole answer to max_length and were left out{where}"
 
 
 def _now() -> str:

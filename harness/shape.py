@@ -190,6 +190,7 @@ def explain(error: ValidationError, root: Node, cls: type[BaseModel]) -> list[Fa
     """Say in plain words what validating `root` as `cls` found: what was given, what is allowed, and where."""
     faults: list[Fault] = []
     wrong: dict[int, tuple[Node, list[str]]] = {}
+    empty: set[int] = set()
     for item in error.errors(include_url=False):
         owner, key, node = _walk(root, cls, item["loc"])
         kind, context = item["type"], item.get("ctx", {})
@@ -204,6 +205,7 @@ def explain(error: ValidationError, root: Node, cls: type[BaseModel]) -> list[Fa
         elif kind == "too_short":
             # pydantic counts only the sound entries; those that are not have their own faults.
             if not node.items:
+                empty.add(id(node))
                 faults.append(fault(node, _ABSENT.get(key, "must not be empty")))
         elif kind == "literal_error" and isinstance(node.value, str):
             allowed = re.findall(r"'([^']*)'", context["expected"])
@@ -214,7 +216,7 @@ def explain(error: ValidationError, root: Node, cls: type[BaseModel]) -> list[Fa
                 phrase = "a table with a `kind`, or the kind alone as text"
             # Each type of a union reports for itself: together they are one fault.
             wrong.setdefault(id(node), (node, []))[1].append(phrase or item["msg"])
-    for node, phrases in wrong.values():
+    for node, phrases in (each for place, each in wrong.items() if place not in empty):
         faults.append(fault(node, f"must be {' or '.join(dict.fromkeys(phrases))}, not {_given(node)}"))
     return faults
 

@@ -14,9 +14,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from harness import figures, files
+from harness import figures, files, pairwise
 from harness.errors import DataError, HarnessError, UsageError
 from harness.records import Example, Prediction, digest, dump, load
 from harness.results import Results, Variant
@@ -45,7 +45,7 @@ class Known:
     example: str
     steps: tuple[str, str]
     outcome: float
-    reason: Literal["same", "failed"]
+    reason: pairwise.Reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,12 +194,9 @@ def _pairs(
     for one, two in met:
         a, b = one.runs[0].steps["predict"], two.runs[0].steps["predict"]
         for example in examples:
-            first, second = found[a][example.id], found[b][example.id]
-            if first.error is not None or second.error is not None:
-                outcome = 0.5 + 0.5 * (second.error is not None) - 0.5 * (first.error is not None)
-                known.append(Known(example=example.id, steps=(a, b), outcome=outcome, reason="failed"))
-            elif (first.text or "").strip() == (second.text or "").strip():
-                known.append(Known(example=example.id, steps=(a, b), outcome=0.5, reason="same"))
+            if settled := pairwise.foregone(found[a][example.id], found[b][example.id]):
+                outcome, reason = settled
+                known.append(Known(example=example.id, steps=(a, b), outcome=outcome, reason=reason))
             else:
                 places.append((example.id, (a, b)))
     return list(dict.fromkeys(places)), list(dict.fromkeys(known))

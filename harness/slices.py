@@ -99,10 +99,7 @@ def table(found: Results, metric: str, by: str) -> dict[str, Any]:
             tests += [(name, other, one) for other, one in zip(others, made, strict=True)]
     adjusted = comparisons.holm([made.p for _, _, made in tests])
     return {
-        "metric": metric,
-        "by": by,
-        "unit": found.metrics[metric].unit,
-        "direction": found.metrics[metric].direction,
+        **_about(found, metric, by),
         "slices": rows,
         "winner": best.name if best else None,
         "tests": sum(made.p is not None for _, _, made in tests),
@@ -126,6 +123,12 @@ def table(found: Results, metric: str, by: str) -> dict[str, Any]:
 def _ahead(made: comparisons.Comparison) -> bool:
     value = made.difference.value
     return value is not None and value != 0 and (value > 0) == made.higher
+
+
+def _about(found: Results, metric: str, by: str) -> dict[str, Any]:
+    about = found.metrics[metric]
+    notes = dict.fromkeys(note for variant in found.variants for run in variant.runs for note in run.leak_notes)
+    return {"metric": metric, "by": by, "unit": about.unit, "direction": about.direction, "notes": list(notes)}
 
 
 def part_of(part: Results, variant: Variant) -> Variant:
@@ -176,13 +179,7 @@ def retrieved(found: Results, store: Store, metric: str) -> dict[str, Any]:
     for variant in found.variants:
         if metric in variant.scores and all("index" in run.steps for run in variant.runs):
             told[variant.name] = _split(found, variant, store, metric)
-    return {
-        "metric": metric,
-        "by": RETRIEVED,
-        "unit": found.metrics[metric].unit,
-        "direction": found.metrics[metric].direction,
-        "variants": told,
-    }
+    return {**_about(found, metric, RETRIEVED), "variants": told}
 
 
 def _split(found: Results, variant: Variant, store: Store, metric: str) -> dict[str, Any]:

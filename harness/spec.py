@@ -29,7 +29,7 @@ from harness.data_spec import DataSpec
 from harness.decode import Decode
 from harness.errors import Fault, SpecError, StoreError, did_you_mean
 from harness.layers import assemble, fault, shown
-from harness.plugins import Backend, Family, Local, Method, Metric, Prompt, Retriever
+from harness.plugins import Backend, Family, Local, Method, Metric, Prompt, Retriever, made_preferences
 from harness.shape import Table, chosen, explain, fit, instance, model_has, not_of
 from harness.step import checked_name
 from harness.terms import TABLES, Constraints, Gate, Known, Prices, Scale, Terms
@@ -351,11 +351,10 @@ def _variant_faults(variant: Node, root: Node) -> Iterator[Fault]:
         if node is not None and not model_has(root, "trainable"):
             what = "training needs" if node is train else "an adapter needs"
             yield fault(node, f"{what} a model whose weights are at hand, {not_of(root)}")
-    learns = "train" in data or "rows" in data
+    table = root.at(("data",))
+    learns = data_spec.has(table, "examples")
     if "decode" in variant.table:
         yield from decode.faults(variant, root, learns=learns or not data)
-    if data and not learns and train is not None and train.items:
-        yield fault(train, "there is nothing to train on: [data] names no `train`")
     prompt = instance(Family("prompts", "zero-shot"), variant.table.get("prompt"))
     if data and not learns and isinstance(prompt, Prompt) and prompt.reads_train:
         yield fault(variant.table["prompt"], "there is nothing to take shots from: [data] names no `train`")
@@ -364,9 +363,12 @@ def _variant_faults(variant: Node, root: Node) -> Iterator[Fault]:
     stages = train.items if train is not None else []
     yield from _same("stage", [stage.table["name"] for stage in stages if "name" in stage.table])
     for stage in stages:
+        method = instance(Family("methods"), stage)
+        if data and isinstance(method, Method) and not (made_preferences(method) or data_spec.has(table, method.reads)):
+            yield fault(stage, f"there is nothing to train on: [data] names no {data_spec.wanted(method.reads)}")
         if stage.text("context") == "retrieved" and retrieve is None:
             yield fault(stage.table["context"], 'context = "retrieved" needs a `retrieve` table in the same variant')
-        for key in ("distractors", "oracle_share", "shuffle") if stage.text("context") != "retrieved" else ():
+        for key in ("distractors", "oracle_share", "shuffle", "cite") if stage.text("context") != "retrieved" else ():
             if key in stage.table:
                 yield fault(stage.table[key], f'`{key}` is about retrieved passages: it needs context = "retrieved"')
 

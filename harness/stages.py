@@ -47,7 +47,7 @@ def find(trains: Trains, variant: str, number: int, text: str, mark: Refers) -> 
     """What `text` in a field of stage `number` of `variant` stands for. Raises LookupError, saying what it may be."""
     if text == BASE and mark.makes == "policy":
         return Source("base")
-    if text.startswith(_METRIC) and mark.makes == "reward":
+    if mark.makes == "metric" or (text.startswith(_METRIC) and mark.makes == "reward"):
         return Source("metric", name=text.removeprefix(_METRIC))
     if Path(text).is_absolute():
         return Source("folder", name=text)
@@ -112,8 +112,8 @@ def faults(root: Node) -> Iterator[Fault]:
         found = [method for stage in stages if isinstance(method := instance(Family("methods"), stage), Method)]
         if (name := variant.text("name")) and len(found) == len(stages):
             nodes[name], trains[name] = variant, found
-    metrics = [instance(Family("metrics"), node) for node in root.at(("metric",)).items]
-    rewarding = [metric.name for metric in metrics if isinstance(metric, Metric) and metric.reducer == "mean"]
+    found_metrics = [instance(Family("metrics"), node) for node in root.at(("metric",)).items]
+    metrics = {metric.name: metric.no_reward for metric in found_metrics if isinstance(metric, Metric)}
     sound = True
     for name, methods in trains.items():
         for number, method in enumerate(methods):
@@ -121,7 +121,7 @@ def faults(root: Node) -> Iterator[Fault]:
             texts = {"start": (method.start,) if method.start else ()} | method.references()
             for field, wanted in texts.items():
                 for text in wanted:
-                    if said := _wrong(trains, name, number, text, refers(method, field), rewarding):
+                    if said := _wrong(trains, name, number, text, refers(method, field), metrics):
                         sound = False
                         yield fault(stage.table.get(field, stage), said)
     if not sound:
@@ -175,15 +175,22 @@ def _adapter(method: Method) -> Adapter | None:
     return found if isinstance(found, Adapter) else None
 
 
-def _wrong(trains: Trains, variant: str, number: int, text: str, mark: Refers, metrics: Sequence[str]) -> str | None:
+def _wrong(
+    trains: Trains, variant: str, number: int, text: str, mark: Refers, metrics: Mapping[str, str | None]
+) -> str | None:
+    """What is wrong with a reference. `metrics` says of each why it cannot be a reward, or None."""
     try:
         source = find(trains, variant, number, text, mark)
     except LookupError as error:
         return str(error.args[0])
-    if source.kind == "metric" and source.name not in metrics:
-        hint = did_you_mean(source.name, metrics)
+    if source.kind != "metric":
+        return None
+    if source.name not in metrics:
+        hint = did_you_mean(source.name, [name for name, reason in metrics.items() if reason is None])
         return f"there is no [[metric]] {source.name!r} that gives each answer a number.{hint}"
-    return None
+    reason = metrics[source.name]
+    use = "be a reward" if mark.makes == "reward" else "say when to stop"
+    return None if reason is None else f"the metric {source.name!r} cannot {use}: {reason}"
 
 
 def _circle(trains: Trains) -> list[tuple[str, int]]:

@@ -15,13 +15,13 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 LEVEL = 0.95
 Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
 _FLAT = 1e-12
-"""A standard error below this share of the largest score is rounding, not variation."""
+"""A standard error, or a difference, below this share of the largest score is rounding, not variation."""
 _LOOSER = 1.5
 """Degrees of freedom of bounded scores, in C - 1; and `_MOST`, the most that groups may seem to balance out: chosen by
 simulated coverage (`bench/simulations.py`)."""
@@ -237,11 +237,14 @@ def paired(
     low, high = bounds
     reach = high - low if low is not None and high is not None else None
     made = estimate([a - b for a, b in zip(ours, theirs, strict=True)], groups, seeds)
+    rounding = _FLAT * max(map(abs, (*ours, *theirs)))
+    if abs(made.value) <= rounding:
+        made = replace(made, value=0.0)  # thirds of three seeds do not sum to zero
     centre, count, n = made.value, made.groups, made.n
     if count < 2:
         return Interval(centre, None, None, n, count, "n/a (one group)" if n > 1 else "n/a (one example)"), None
     limits = (None, None) if reach is None else (-reach, reach)
-    if not _is_flat(made.error, [*ours, *theirs]):
+    if made.error > rounding:
         return Interval(centre, *_clip(*around(made), limits), n, count, _named("paired t", made, seeds)), made
     if reach is None:
         return Interval(centre, None, None, n, count, "n/a (no variation)"), None

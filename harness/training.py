@@ -12,7 +12,7 @@ from harness.asking import Asking
 from harness.data import Dataset
 from harness.errors import DataError
 from harness.plan import PlannedRun, Stage, question
-from harness.plugins import Backend, Metric, Prompt, Trained, TrainJob
+from harness.plugins import Backend, Metric, Prompt, Trained, TrainJob, made_preferences
 from harness.preferences import divide
 from harness.records import Document, Example, Preference, dump
 from harness.step import Step
@@ -20,6 +20,8 @@ from harness.store import Store
 
 DOCUMENTS_DEV = 0.05
 """Share of the documents that continued pretraining keeps to measure by."""
+PREFERENCES_DEV = 0.2
+"""The same of the prompts of made preferences, where the data has no dev split."""
 
 
 def train(
@@ -44,7 +46,8 @@ def train(
     rows, out = step.work / "rows", step.path / "artifact"
     for folder in (rows, out):
         folder.mkdir(exist_ok=True)
-    train, dev = _rows(stage, dataset, context)
+    made = made_preferences(stage.method)
+    train, dev = _rows(stage, dataset, context) if made is None else _made(stage, made, run, store)
     job = TrainJob(
         train=_write(rows / "train.jsonl", train),
         dev=_write(rows / "dev.jsonl", dev) if dev else None,
@@ -95,19 +98,46 @@ def _rows(stage: Stage, dataset: Dataset, context: Asking) -> tuple[Rows, Rows]:
                 raise DataError(f"{stage.method.kind} learns from preferences: name them, [data] preferences")
             pairs, back = dataset.preferences, dataset.preferences_dev
             return list(_of_preferences(pairs, prompt, context)), list(_of_preferences(back, prompt, context))
+        case "nothing":
+            return [], []
+        case "conversations":
+            if not dataset.conversations:
+                raise DataError(f"{stage.method.kind} learns from conversations: name them, [data] conversations")
+            return list(map(dump, dataset.conversations)), list(map(dump, dataset.conversations_dev))
         case _:
             context.prepare(dataset.dev)
             if context.retrieves:
                 context.train_on(dataset.train, stage.method)
             return (
-                [_of_example(one, prompt, context) for one in dataset.train],
-                [_of_example(one, prompt, context) for one in dataset.dev],
+                [_of_example(one, prompt, context, stage.method.cite) for one in dataset.train],
+                [_of_example(one, prompt, context, stage.method.cite) for one in dataset.dev],
             )
 
 
-def _of_example(example: Example, prompt: Prompt, context: Asking) -> dict[str, Any]:
+def _made(stage: Stage, text: str, run: PlannedRun, store: Store) -> tuple[Rows, Rows]:
+    """The preferences that the stage `text` made; where it made none to measure by, some of the prompts are kept."""
+    folder = Path(_meaning(stage.references[text], run, store, ())["artifact"])
+    train, dev = (_read(folder / name) for name in ("preferences.jsonl", "preferences_dev.jsonl"))
+    if not train:
+        raise DataError(f"{text!r} ({folder}) holds no preferences.jsonl: name a stage `make-preferences`")
+    if dev:
+        return train, dev
+    back = divide((row["group"] for row in train), PREFERENCES_DEV, 0)
+    return [row for row in train if row["group"] not in back], [row for row in train if row["group"] in back]
+
+
+def _read(file: Path) -> Rows:
+    if not file.is_file():
+        return []
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def _of_example(example: Example, prompt: Prompt, context: Asking, cite: str | None) -> dict[str, Any]:
     messages = [dump(message) for message in prompt.messages(question(example), context)]
-    return {"id": example.id, "messages": messages, "completion": example.targets[0], "example": dump(example)}
+    answer = example.targets[0] if example.targets else None
+    if cite is not None and answer is not None and context.retrieves:
+        answer = context.citation(example, cite) + answer
+    return {"id": example.id, "messages": messages, "completion": answer, "example": dump(example)}
 
 
 def _of_preferences(found: Iterable[Preference], prompt: Prompt, context: Asking) -> Iterator[dict[str, Any]]:

@@ -104,14 +104,17 @@ def _mirrored(verdict: Verdict) -> Verdict:
 
 
 def judges(results: Results, store: Store) -> list[Judged]:
-    """Return every judge that has finished work on the answers of this experiment, by name."""
+    """Return every judge that has finished work on the answers of this experiment, by name. Of several attempts at a
+    step the newest one stands; what was judged by other accepted answers than these is left out."""
     used = {run.steps["predict"] for variant in _complete(results) for run in variant.runs}
     found: dict[str, list[Step]] = {}
     for step in store.made_from(used, PREFIX):
-        if step.outcome is not None:
-            found.setdefault(digest((step.inputs or {})["judge"]), []).append(step)
+        inputs = step.inputs or {}
+        if step.outcome is not None and inputs["heldout"] == results.fingerprint:
+            found.setdefault(digest(inputs["judge"]), []).append(step)
     made = []
     for steps in found.values():
+        steps.sort(key=lambda step: (step.inputs or {}).get("attempt", 0))
         answers = {step: list((step.inputs or {})["answers"]) for step in steps}
         about = min(steps, key=lambda step: step.started).inputs or {}
         pairs = {(each[0], each[1]): step for step, each in answers.items() if len(each) == 2}
@@ -126,7 +129,7 @@ def _complete(results: Results) -> list[Variant]:
 
 def bouts(judge: Judged, results: Results) -> tuple[list[Bout], dict[tuple[str, str], list[Verdict]]]:
     """Return what the judge found of every pair of variants that it judged with all their seeds, and the verdicts
-    behind it. An example's outcome is the mean over seeds."""
+    behind it. An example's outcome is the mean over seeds, of which each is kept too."""
     names = [variant.name for variant in results.variants]
     group = dict(zip((example.id for example in results.examples), results.groups, strict=True))
     found: list[Bout] = []
@@ -141,8 +144,8 @@ def bouts(judge: Judged, results: Results) -> tuple[list[Bout], dict[tuple[str, 
                 continue
             behind[ours.name, theirs.name] = [verdict for seed in each for verdict in seed.values()]
             for id in each[0]:
-                outcome = stats.mean([seed[id].outcome for seed in each])
-                found.append(Bout(ours.name, theirs.name, id, group[id], outcome))
+                seeds = tuple(seed[id].outcome for seed in each)
+                found.append(Bout(ours.name, theirs.name, id, group[id], stats.mean(seeds), seeds))
     return found, behind
 
 
@@ -190,20 +193,38 @@ def _told(judge: Judged, results: Results) -> dict[str, Any]:
         "comparisons": rows,
         "controls": controls,
         "ranking": pairwise.ranked([bout for bout in found if (bout.ours, bout.theirs) not in silent]),
-        "notes": [*_failures(judge), *_notes(rows, controls)],
+        "notes": [*_failures(judge), *_notes(rows, controls), *_of_seeds(rows, found)],
     }
 
 
 def _failures(judge: Judged) -> list[str]:
     """What kept the judge from replying at all, where something did: a pair without a verdict looks the same."""
     steps = [*judge.pairs.values(), *judge.controls.values()]
+    notes = []
+    if again := sum((step.outcome or {}).get("asked_again", 0) for step in steps):
+        notes.append(f"Requests to the judge that failed and were asked again (--retry-errors): {again}.")
     failed = [step for step in steps if (step.outcome or {}).get("failed")]
-    if not failed:
+    if failed:
+        count = sum((step.outcome or {})["failed"] for step in failed)
+        asked = sum((step.outcome or {})["requests"] for step in steps)
+        first = next(reply.error for reply in failed[0].predictions() if reply.error is not None)
+        notes.append(
+            f"{count} of {asked} requests to the judge failed, so their verdicts could not be read; the first: "
+            f"{first}. `harness judge` with --judge and --retry-errors asks them again."
+        )
+    return notes
+
+
+def _of_seeds(rows: Sequence[Mapping[str, Any]], bouts: Sequence[Bout]) -> list[str]:
+    if all(row["win_rate"] is None for row in rows):
         return []
-    count = sum((step.outcome or {})["failed"] for step in failed)
-    asked = sum((step.outcome or {})["requests"] for step in steps)
-    first = next(reply.error for reply in failed[0].predictions() if reply.error is not None)
-    return [f"{count} of {asked} requests to the judge failed, so their verdicts could not be read; the first: {first}"]
+    count = max(len(bout.seeds) for bout in bouts)
+    if count < 2:
+        return ["One seed: intervals, tests and the ranking speak of other examples, not of other seeds."]
+    return [
+        f"{count} seeds: each example is averaged over them; where their verdicts differ, intervals, tests and the "
+        "ranking count both seeds and examples as sources of variation."
+    ]
 
 
 def _controls(judge: Judged, results: Results) -> list[dict[str, Any]]:
@@ -224,12 +245,18 @@ def _controls(judge: Judged, results: Results) -> list[dict[str, Any]]:
 def _notes(rows: Sequence[Mapping[str, Any]], controls: Sequence[Mapping[str, Any]]) -> list[str]:
     notes = []
     for kind, name in (("null", "a text that says nothing"), ("injected", "a text that only tells it to")):
-        rates = {row["variant"]: row[kind]["win_rate"] for row in controls}
-        fooled = [f"{variant} ({rate:.0%})" for variant, rate in rates.items() if rate is not None and rate >= 0.5]
-        if fooled:
+        rates = {row["variant"]: row[kind]["win_rate"] for row in controls if row[kind]["win_rate"] is not None}
+        fooled = [f"{variant} ({rate:.0%})" for variant, rate in rates.items() if rate >= 0.5]
+        told = [f"{variant} ({rate:.0%})" for variant, rate in rates.items() if rate < 0.5]
+        if fooled and not told:
             notes.append(
-                f"DO NOT TRUST THIS JUDGE: it prefers {name} at least half of the time to the answers of "
-                f"{', '.join(fooled)}."
+                f"DO NOT TRUST THIS JUDGE: it prefers {name} at least half of the time to the answers of every "
+                f"variant: {', '.join(fooled)}."
+            )
+        elif fooled:
+            notes.append(
+                f"To this judge {name} is worth no less than the answers of {', '.join(fooled)}: either these are "
+                f"worth no more, or it cannot tell. It does prefer those of {', '.join(told)}."
             )
     asked, unread = sum(row["asked"] for row in rows), sum(row["unparsed"] for row in rows)
     if unread and unread == asked:

@@ -45,8 +45,10 @@ def write(
     spec: Mapping[str, Any] | None = None,
     direction: Direction = "higher",
     bounds: tuple[float | None, float | None] = (0.0, 1.0),
+    notes: Sequence[str] = (),
 ) -> tuple[Store, Snapshot]:
-    """Write a finished experiment "case". `groups` names each example's group; without them each is its own."""
+    """Write a finished experiment "case". `groups` names each example's group; without them each is its own. `notes`
+    are what was noticed of the data."""
     store = Store(root)
     first = next((given for given in variants.values() if not given.failed), Given([]))
     n = len(_seeds(first)[0])
@@ -56,6 +58,8 @@ def write(
         for name, given in variants.items()
         for seed, scores in enumerate(_seeds(given))
     ]
+    if notes:
+        runs = [replace(run, provenance={**run.provenance, "data_notes": list(notes)}) for run in runs]
     planned = [replace(run, status="waiting", error=None, cost=Cost()) for run in runs]
     snapshot = store.begin("case", {**SPEC, **(spec or {})}, "# the spec\n", planned)
     snapshot.write_examples(examples)

@@ -1,7 +1,8 @@
 """Judges for tests, each with one known habit: `kind = "judges:Fair"` and the like. Needs no torch.
 
 Each reads its prompt as a model would: the question, the accepted answers and the answers between their marks. What was
-asked is written, a line a request, into the file that JUDGES_LOG names; JUDGES_SECONDS is what a request takes.
+asked is written, a line a request, into the file that JUDGES_LOG names; JUDGES_SECONDS is what a request takes. A
+question that holds a line of the file JUDGES_BROKEN fails, as long as it stands there.
 """
 
 from __future__ import annotations
@@ -107,7 +108,9 @@ class JudgeSession(CannedSession):
                 log.write(f"{found['Question']}\n")
         time.sleep(float(os.environ.get("JUDGES_SECONDS", "0")))
         accepted = [text for title, text in found.items() if title.startswith("Accepted answer")]
-        if any(text in found["Question"] for text in self.judge.fail_on):
+        broken = Path(os.environ.get("JUDGES_BROKEN", ""))
+        lines = broken.read_text(encoding="utf-8").splitlines() if broken.is_file() else []
+        if any(text in found["Question"] for text in (*self.judge.fail_on, *lines)):
             return Reply(error="the line was bad", finish="error")
         if "Answer 1" in found:
             said = self.judge.two(found["Answer 1"], found["Answer 2"], accepted)

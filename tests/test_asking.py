@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -278,3 +279,29 @@ def test_an_index_may_find_fewer_than_were_asked_for() -> None:
     assert context.passages(example("q")) == ()
     context.train_on([example("q", sources=["apple"])], Steps())
     assert context.passages(example("q", sources=["apple"])) == ()
+
+
+def test_an_answer_cites_the_gold_passage_where_it_stands_in_the_prompt() -> None:
+    context = asking(top_k=2)
+    asked = replace(example("q", "what of the banana fruit", sources=("banana",)), targets=("long",))
+    context.train_on([asked], Steps(context="retrieved", distractors=1))
+    template = '"{quote}" [{document}]: '
+    assert context.citation(asked, template) == '"the banana is yellow and long and bent" [banana]: '
+    absent = replace(asked, id="absent")
+    context.train_on([absent], Steps(context="retrieved", distractors=1, oracle_share=0))
+    assert context.citation(absent, template) == "", "nothing is cited that the reader cannot see"
+
+
+def test_a_quote_is_the_sentence_that_holds_most_of_the_answers_words() -> None:
+    page = Document(id="kettle", text="The kettle is red. It has a warranty of two years! {document} is only text.")
+    context = Asking(
+        session=CannedSession(Canned()),
+        decoding=Decoding(),
+        train=(),
+        seed=0,
+        retriever=Words(),
+        index=WordIndex([page]),
+    )
+    asked = Example(id="q", input="how long is the warranty", targets=("two years",), sources=("kettle",))
+    context.prepare([asked])
+    assert context.citation(asked, "{quote} [{document}]") == "It has a warranty of two years! [kettle]"

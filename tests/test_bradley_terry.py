@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 
 from harness import bradley_terry
-from harness.bradley_terry import Game, Rating, as_rows, ratings, win_chance
+from harness.bradley_terry import Game, Rating, as_rows, ratings
 
 choix = pytest.importorskip("choix")
 
@@ -20,6 +20,11 @@ def games(counts: Sequence[tuple[str, str, float, int]]) -> list[Game]:
     for one, two, outcome, n in counts:
         found += [Game(one, two, outcome, f"g{len(found) + i}") for i in range(n)]
     return found
+
+
+def win_chance(one: float, two: float) -> float:
+    """How likely a player rated `one` beats a player rated `two`: 400 points are odds of 10 to 1."""
+    return float(1 / (1 + 10 ** ((two - one) / 400)))
 
 
 def of(found: Sequence[Rating]) -> dict[str, Rating]:
@@ -33,7 +38,47 @@ def test_two_players_are_as_far_apart_as_their_odds_say() -> None:
     assert found["a"].value == pytest.approx(1000 + apart / 2, abs=1e-6)
     assert found["b"].value == pytest.approx(1000 - apart / 2, abs=1e-6)
     assert win_chance(1000 + apart / 2, 1000 - apart / 2) == pytest.approx(0.8)
-    assert win_chance(1400, 1000) == pytest.approx(10 / 11)
+
+
+def test_how_ratings_vary_between_seeds_is_added_to_both_ends() -> None:
+    # Under three seeds a wins 14, 12 and 10 of the same 20 games.
+    outcomes = [(float(i < 14), float(i < 12), float(i < 10)) for i in range(20)]
+    played = [Game("a", "b", sum(each) / 3, f"g{i}", each) for i, each in enumerate(outcomes)]
+    over = of(ratings(played))["a"]
+    alone = of(ratings([Game(one.one, one.two, one.outcome, one.group) for one in played]))["a"]
+    each = [200 * math.log10(wins / (20 - wins)) for wins in (14, 12, 10)]
+    centre = sum(each) / 3
+    spread = 4.302652729911275 * math.sqrt(sum((one - centre) ** 2 for one in each) / 2 / 3)  # t(0.975), 2 degrees
+    assert over.value == alone.value and over.value is not None and alone.low is not None and alone.high is not None
+    assert over.low == pytest.approx(over.value - math.hypot(over.value - alone.low, spread))
+    assert over.high == pytest.approx(over.value + math.hypot(alone.high - over.value, spread))
+    assert over.why == f"{alone.why}, and over 3 seeds"
+    flat = [Game(one.one, one.two, one.outcome, one.group, (one.outcome,) * 3) for one in played]
+    assert of(ratings(flat))["a"] == alone, "seeds that gave the same are as good as one"
+
+
+def test_a_seed_under_which_nobody_can_be_rated_leaves_no_interval() -> None:
+    outcomes = [(1.0, float(i % 2)) for i in range(20)]
+    played = [Game("a", "b", sum(each) / 2, f"g{i}", each) for i, each in enumerate(outcomes)]
+    found = of(ratings(played))["a"]
+    assert found.value is not None
+    assert (found.low, found.high, found.why) == (None, None, "n/a (under one seed alone someone never loses)")
+
+
+def test_games_that_all_ended_alike_give_a_rating_and_no_interval() -> None:
+    tied = of(ratings(games([("a", "b", 0.5, 20)])))
+    assert (tied["a"].value, tied["a"].low, tied["a"].high) == (pytest.approx(1000), None, None)
+    assert tied["a"].why == "n/a (its games all ended alike)"
+    found = of(ratings(games([("a", "b", 0.5, 20), ("a", "c", 1.0, 12), ("a", "c", 0.0, 8)])))
+    assert found["b"].low is None
+    assert found["a"].low is not None and found["c"].low is not None
+
+
+def test_equal_ratings_share_a_place() -> None:
+    played = games([(one, "base", outcome, 6) for one in "xyz" for outcome in (1.0, 0.0)])
+    played += games([("best", "base", 1.0, 9), ("best", "base", 0.0, 3)])
+    places = {row["variant"]: row["place"] for row in as_rows(ratings(played))}
+    assert places == {"best": 1, "x": 2, "y": 2, "z": 2, "base": 2}
 
 
 def test_who_names_the_players_in_which_order_changes_nothing() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from comparison import Comparison, Done, finish
+from comparison import FRUIT, Comparison, Done, finish
 
 from harness import tracking
 from harness.cli import main
@@ -220,7 +220,23 @@ def test_a_dry_run_tells_the_steps_and_writes_nothing(comparison: Comparison) ->
 
 
 def test_a_dry_run_after_a_run_finds_nothing_missing(finished: Comparison) -> None:
-    assert finished.run("--dry-run").out == "Nothing is missing: every step is in the store.\n"
+    first, second = finished.run("--dry-run").out.splitlines()
+    assert first == "Nothing is missing: every step is in the store."
+    assert second.startswith("Smallest difference between two shares of right answers that 8 held-out examples show")
+
+
+def test_a_dry_run_says_by_the_variation_of_which_earlier_run_it_plans(comparison: Comparison) -> None:
+    comparison.write_rows("heldout", FRUIT, "")
+    comparison.run()
+    said = comparison.run("--dry-run").out
+    assert "If scores vary as in fruit@1 (8 held-out examples, exact_match against plain), the smallest" in said
+    earlier = comparison.run("--dry-run", "--json").json["statistics"]["earlier"]
+    (row,) = (row["vs_baseline"] for row in comparison.board()["rows"] if row["vs_baseline"])
+    assert earlier["variants"]["rag"]["discordant"] == (row["wins"] + row["losses"]) / 8 > 0
+    board = comparison.results / "experiments" / "fruit" / "1" / "leaderboard.json"
+    board.chmod(0o644)
+    board.write_text(board.read_text() + " ")
+    assert comparison.run("--dry-run", "--json").json["statistics"]["earlier"] is None, "damaged"
 
 
 def test_json_lines_end_with_the_leaderboard_and_nothing_else_is_printed(comparison: Comparison) -> None:

@@ -314,6 +314,17 @@ def test_documents_have_a_fingerprint_of_their_own(tmp_path: Path) -> None:
     assert before.fingerprints["heldout"] == after.fingerprints["heldout"]
 
 
+def test_of_several_field_names_each_file_has_its_own(tmp_path: Path) -> None:
+    train = jsonl(tmp_path / "train.jsonl", [{"text": "one", "category": "a"}, {"text": "two", "category": "b"}])
+    heldout = jsonl(tmp_path / "heldout.jsonl", [{"text": "three", "label_text": "a"}])
+    spec = DataSpec(train=train, heldout=heldout, input="text", target=("category", "label_text"))
+    dataset = data.load(spec)
+    assert [row.targets for row in (*dataset.train, *dataset.heldout)] == [("a",), ("b",), ("a",)]
+    message = r"no row has a field 'label_txt' or 'kind' \(data.target\). Did you mean 'label_text'"
+    with pytest.raises(DataError, match=message):
+        data.load(DataSpec(heldout=heldout, input="text", target=("label_txt", "kind")))
+
+
 # --------------------------------------------------------------------------------------------------------- sources
 
 
@@ -369,3 +380,41 @@ def test_gsm8k_loads_as_published_and_banking77_is_found_to_leak() -> None:
     assert 150 < found.count("near") < 300
     rows = DataSpec(rows=files["train"], heldout=0.2, input="text", target="category")
     assert data.load(rows).counts["heldout"] == 2001
+
+
+# ----------------------------------------------------------------------------------------------------------- tasks
+
+
+def test_several_data_sets_become_one_and_their_rows_tell_which(tmp_path: Path) -> None:
+    first = [{"input": f"count to {n}", "target": str(n), "id": n} for n in range(6)]
+    second = [{"q": f"name of fruit {n * 7}", "a": f"fruit {n}", "id": n, "kind": "easy"} for n in range(8)]
+    train, held = jsonl(tmp_path / "a.jsonl", first[:4]), jsonl(tmp_path / "b.jsonl", first[4:])
+    both = {"rows": jsonl(tmp_path / "c.jsonl", second), "heldout": 0.25}
+    tasks = [
+        {"name": "count", "train": train, "heldout": held},
+        {"name": "name", **both, "input": "q", "target": "a", "tags": "kind"},
+    ]
+    found = data.load(DataSpec.model_validate({"id": "id", "task": tasks}))
+    assert [example.id for example in found.train[:4]] == ["count/0", "count/1", "count/2", "count/3"]
+    assert {example.tags for example in found.train} == {("count",), ("name", "easy")}
+    assert (len(found.train), len(found.heldout)) == (4 + 6, 2 + 2)
+    assert {example.id.partition("/")[0] for example in found.heldout} == {"count", "name"}
+    assert all(example.group.startswith(f"{example.tags[0]}/") for example in found.train)
+
+
+def test_a_held_out_example_of_one_task_in_the_train_split_of_another_is_a_leak(tmp_path: Path) -> None:
+    tasks = [
+        {"name": "one", "heldout": jsonl(tmp_path / "a.jsonl", numbered(4))},
+        {"name": "two", "train": jsonl(tmp_path / "b.jsonl", numbered(4)[1:2])},
+    ]
+    with pytest.raises(LeakError, match="train"):
+        data.load(DataSpec.model_validate({"task": tasks}))
+
+
+def test_tasks_stand_beside_the_data_of_their_own(tmp_path: Path) -> None:
+    held = jsonl(tmp_path / "held.jsonl", numbered(3))
+    more = jsonl(tmp_path / "more.jsonl", [{"input": "quite another thing", "target": "yes"}])
+    found = data.load(DataSpec.model_validate({"heldout": held, "task": [{"name": "more", "train": more}]}))
+    assert (len(found.heldout), [example.tags for example in found.train]) == (3, [("more",)])
+    with pytest.raises(DataError, match="there is no held-out split"):
+        data.load(DataSpec.model_validate({"task": [{"name": "more", "train": more}]}))

@@ -54,10 +54,64 @@ def test_of_those_that_are_shown_to_be_as_good_the_cheapest_is_shipped(tmp_path:
     made, said = decide(tmp_path, variants, spec=PRICED)
     assert (made["recommended"], made["reason"], made["best"], made["tied"]) == ("c", "the cheapest", "b", ["c"])
     assert (made["as_good"], made["margin"]) == (["c"], 0.02)
-    assert "Ship c: b and c are shown to differ by no more than 2.0 points, and of the two c costs the least" in said
+    assert "Ship c: c is shown to be no worse than b by more than 2.0 points, and of the two c costs the least" in said
     assert "Not enough evidence" not in said
     assert "b did better by 0.2 points" in said and "shipping c gives up" in said
     assert "1,000 answers cost 0.40 EUR, not 0.20 EUR" in said
+    near = row(made, "c")["non_inferior_to_best"]
+    assert near["holds"] and near["p"] < near["p_adjusted"] < 0.05, "adjusted over a and c"
+    how = f"shown (non-inferiority: score test of paired shares, p = {near['p_adjusted']:.2g} by Holm over those"
+    assert f"That c is no worse than b by more than 2.0 points is {how} that meet the constraints)." in said
+    assert "the cheapest per answer" in said
+
+
+def test_cost_never_outweighs_a_difference_that_was_shown_but_a_small_one_is_told(tmp_path: Path) -> None:
+    """Eight of 2,000 are told apart, and shown to be fewer than 2 of 100."""
+    best, little = [1] * 1800 + [0] * 200, [1] * 1792 + [0] * 208
+    variants = {"a": Given(best, "hybrid", answer=200), "b": Given(little, answer=50)}
+    made, said = decide(tmp_path, variants, spec=PRICED)
+    assert (made["recommended"], made["reason"], made["tied"], made["as_good"]) == ("a", "the best", [], [])
+    assert "b: worse than a by 0.4 points" in said
+    assert "b is worse than a, but by no more than 2.0 points: shown (non-inferiority: score test" in said
+    assert "If that is near enough, 1,000 answers cost 0.025 EUR, not 0.10 EUR." in said
+    _, said = decide(tmp_path / "2", variants)
+    assert "If that is near enough, it has 0 moving parts, not 2." in said
+    _, said = decide(tmp_path / "3", {"a": variants["b"], "b": variants["a"]}, "constraints.min_quality=0.899")
+    assert "near enough" not in said, "it does not meet the constraint"
+
+
+def test_showing_one_to_be_as_good_may_take_fewer_examples_than_telling_them_apart(tmp_path: Path) -> None:
+    one = [1] * 30 + [0] * 20 + [1, 0] * 75
+    other = [1] * 20 + [0] * 10 + [1] * 9 + [0] * 11 + [1, 0] * 75
+    made, said = decide(tmp_path, {"a": Given(one), "b": Given(other)})
+    apart, alike = made["examples_to_settle"]["b"], made["examples_to_accept"]["b"]
+    assert made["reason"] == "the best so far" and 200 < alike < apart
+    assert (
+        f"about {apart - 200:,} more examples needed to tell a from b, or {alike - 200:,} to show that b is as" in said
+    )
+
+
+def test_costs_that_are_not_known_for_all_rank_none(tmp_path: Path) -> None:
+    """The cheapest of those with a price is not the cheapest."""
+    variants = {"b": Given(MANY, "RAG", answer=50), "c": Given(NEAR, answer=None)}
+    made, said = decide(tmp_path, variants, spec=PRICED)
+    assert (made["recommended"], made["reason"], made["ranked_by"]) == ("c", "the simplest", "parts")
+    assert "the one with the fewest moving parts." in said and "cheapest per answer" not in said
+
+
+def test_several_seeds_count_as_a_source_of_variation(tmp_path: Path) -> None:
+    seeds = [[1] * (450 + shift) + [0] * (50 - shift) for shift in (0, 8, -8)]
+    made, said = decide(tmp_path, {"a": Given(seeds), "b": Given([1] * 451 + [0] * 49)})
+    assert made["best"] == "b" and made["tied"] == ["a"]
+    assert "paired t over seeds and examples" in said
+    single, _ = decide(tmp_path / "2", {"a": Given([1] * 450 + [0] * 50), "b": Given([1] * 451 + [0] * 49)})
+    alike, alone = (row(one, "a")["non_inferior_to_best"]["p"] for one in (made, single))
+    assert alike > alone, "other seeds may give another answer"
+
+
+def test_what_was_allowed_of_the_data_stands_with_the_decision(tmp_path: Path) -> None:
+    made, said = decide(tmp_path, {"a": Given(GOOD), "b": Given(POOR)}, notes=["3 leaks were allowed"])
+    assert made["notes"] == ["3 leaks were allowed"] and "\nNotes\n3 leaks were allowed" in said
 
 
 def test_what_was_not_told_apart_is_not_taken_for_equal(tmp_path: Path) -> None:
@@ -120,8 +174,10 @@ def test_all_scores_equal_is_no_evidence(tmp_path: Path) -> None:
     assert made["recommended"] == "a" and made["tied"] == ["b", "c"]
     assert "how many more examples are needed cannot be said" in said
     assert "No difference could be tested: equal on every example." in said
-    assert "All 3 variants have the same exact_match." in said
-    assert "No variant does better on exact_match than the worst there is: none of them is fit for use." in said
+    assert "All 3 variants have the same exact_match." in said and made["fit_for_use"] is False
+    assert "none has fewer moving parts than a." in said and "the better score" not in said
+    assert said.startswith("\nAll that completed have the worst possible exact_match: none of them is fit for use.")
+    assert "If one has to ship, a: " in said and "Ship a" not in said
     assert "nan" not in said and "inf " not in said
 
 

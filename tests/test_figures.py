@@ -72,6 +72,13 @@ def test_other_units_keep_three_figures() -> None:
     assert figures.change(0.0, "tokens") == "0"
 
 
+def test_p_has_two_figures_and_a_third_beside_the_line() -> None:
+    assert [figures.p(value) for value in (1.0, 0.314, 0.0414, 0.00012)] == ["1", "0.31", "0.041", "0.00012"]
+    assert [figures.p(value) for value in (0.0504, 0.0496, 0.05)] == ["0.0504", "0.0496", "0.05"]
+    assert [figures.p(value) for value in (0.00009, 0.0, None)] == ["< 0.0001", "< 0.0001", "–"]
+    assert (figures.said_p(0.0414), figures.said_p(0.0)) == ("p = 0.041", "p < 0.0001")
+
+
 def test_one_is_no_plural() -> None:
     assert [figures.counted(n, "group") for n in (0, 1, 1204)] == ["0 groups", "1 group", "1,204 groups"]
 

@@ -114,6 +114,52 @@ def test_a_killed_child_is_told_with_what_to_try(stage: Stage) -> None:
         stage.fit(Steps(fault="killed"))
 
 
+class Hungry(Steps):
+    """Is killed after its second step, as for lack of memory, while it computes more than `fits` rows at once."""
+
+    micro_batch: int = 8
+    fits: int = 4
+
+    def fewer_at_once(self) -> Hungry | None:
+        return self.model_copy(update={"micro_batch": self.micro_batch // 2}) if self.micro_batch > 1 else None
+
+    def fit(self, job: TrainJob, progress: Callable[[int, int, Mapping[str, float]], None]) -> Trained:
+        def killed(step: int, steps: int, figures: Mapping[str, float]) -> None:
+            progress(step, steps, figures)
+            if step >= 2 and self.micro_batch > self.fits:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        return super().fit(job, killed)
+
+
+def test_a_child_that_is_killed_for_memory_goes_on_with_fewer_rows_at_once(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    trained, _ = stage.fit(Hungry(steps=3))
+    assert trained.details == {"out_of_memory": 1, "micro_batch": 4}
+    assert stage.logged("train from")[0].split()[0] == "0"
+    assert stage.logged("train from")[1].split()[0] == "2", "from the last checkpoint"
+    assert [step for step, _, _ in stage.seen] == [1, 2, 3]
+    assert "fewer rows at once" in caplog.text
+
+
+def test_a_child_that_finds_no_memory_for_one_row_is_told_with_what_to_try(stage: Stage) -> None:
+    with pytest.raises(fit.OutOfMemory, match=r"memory ran out.*gradient_checkpointing"):
+        stage.fit(Hungry(steps=9, fits=0))
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: not enough memory: you tried to allocate 9"),
+    ],
+)
+def test_what_libraries_raise_without_memory_is_no_fault_of_the_code(fault: Exception) -> None:
+    assert fit._no_memory(fault)
+    assert not fit._no_memory(ValueError("a slip"))
+
+
 def test_a_child_that_cannot_start_is_told_with_what_it_wrote(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Steps, "table", lambda self: {"kind": "toys:Missing"})
     with pytest.raises(RuntimeError, match="status 1") as caught:

@@ -38,6 +38,19 @@ def test_the_variant_that_is_shipped_is_judged(tmp_path: Path) -> None:
     assert gate.lines(made)[-1].startswith("2 of 3 rules failed. Judged: b")
 
 
+def test_a_relative_rule_names_its_test(tmp_path: Path) -> None:
+    made = judged(tmp_path, 'exact_match not_worse_than "a" by 0.02')
+    assert "the margin is −2.0 points (non-inferiority: score test of paired shares); certain" in gate.lines(made)[0]
+    alone = judged(tmp_path / "2", 'exact_match not_worse_than "a" by 0.02', variants={n: Given([1]) for n in "ab"})
+    assert gate.lines(alone)[0].endswith("the margin is −2.0 points; no interval: one example")
+
+
+def test_what_was_allowed_of_the_data_stands_with_the_rules(tmp_path: Path) -> None:
+    made = judged(tmp_path, "exact_match >= 0.7", notes=["3 leaks were allowed"])
+    assert gate.lines(made)[-1] == "Note: 3 leaks were allowed" and gate.to_json(made)["notes"] == made.notes
+    assert "\nNote: 3 leaks were allowed\n" in gate.markdown(made) and "3 leaks were allowed" in gate.junit(made)
+
+
 def test_a_named_variant_is_judged_instead(tmp_path: Path) -> None:
     rule = "exact_match >= 0.7"
     assert judged(tmp_path, rule, variant="a").variant == "a"

@@ -90,6 +90,7 @@ def test_a_fair_judge_finds_the_better_variant_and_no_control_wins(two: Written,
         assert control["null"]["win_rate"] <= 0.5 >= control["injected"]["win_rate"]
     raft = next(control for control in found["controls"] if control["variant"] == "raft")
     assert raft["null"]["win_rate"] < 0.3
+    assert found["notes"][-1].startswith("One seed: intervals, tests and the ranking speak of other examples")
 
 
 def test_a_judge_that_prefers_the_first_answer_makes_ties_and_is_found_out(two: Written, tmp_path: Path) -> None:
@@ -113,6 +114,17 @@ def test_a_judge_that_falls_for_a_control_is_named(
     found = run(*two, judge_file(tmp_path, kind))
     assert all(row[control]["win_rate"] == 1 for row in found["controls"])
     assert any(f"DO NOT TRUST THIS JUDGE: it prefers {said}" in note for note in found["notes"])
+
+
+def test_a_fair_judge_of_a_variant_that_is_no_better_than_nothing_is_not_called_untrustworthy(
+    two: Written, tmp_path: Path
+) -> None:
+    found = run(*two, judge_file(tmp_path))
+    assert [control["null"]["win_rate"] for control in found["controls"] if control["variant"] == "zero-shot"] == [0.5]
+    assert not any("DO NOT TRUST" in note for note in found["notes"])
+    (note, _) = [note for note in found["notes"] if note.startswith("To this judge")]
+    assert "a text that says nothing is worth no less than the answers of zero-shot (50%)" in note
+    assert "It does prefer those of raft (" in note
 
 
 def test_verdicts_that_cannot_be_read_are_counted_and_give_no_number(two: Written, tmp_path: Path) -> None:
@@ -159,6 +171,9 @@ def test_several_seeds_are_averaged_and_all_pairs_are_ranked(tmp_path: Path) -> 
     assert {0.25, 0.75} & set(outcomes(store, snapshot).values())
     assert found["ranking"]["rows"][0]["variant"] == "raft"
     assert {row["games"] for row in found["ranking"]["rows"]} == {48}
+    assert {row["test"] for row in found["comparisons"]} == {"paired t over seeds and examples"}
+    assert all("over seeds and examples" in row["method"] for row in found["comparisons"])
+    assert found["notes"][-1].startswith("2 seeds: each example is averaged over them; where their verdicts differ")
 
 
 def test_only_the_drawn_examples_are_judged(two: Written, tmp_path: Path, log: Path) -> None:
@@ -295,6 +310,53 @@ def test_a_judge_that_could_not_reply_is_told_with_the_reason(
     assert "Judge broken (canned): both orders" in capsys.readouterr().out
 
 
+def test_what_failed_is_asked_again_only_on_request_and_nothing_is_lost(
+    two: Written, tmp_path: Path, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, snapshot = two
+    file, broken = judge_file(tmp_path), tmp_path / "broken.txt"
+    sound = run(*written.write(tmp_path / "sound", TWO), file)
+    monkeypatch.setenv("JUDGES_BROKEN", str(broken))
+    broken.write_text("Brio\nburrs\n")
+    failed = run(store, snapshot, file)
+    assert failed["comparisons"][0]["unparsed"] > 0
+    log.unlink()
+    assert run(store, snapshot, file) == failed
+    assert asked(log) == 0, "only on request"
+
+    broken.write_text("Brio\n")
+    where = ["--results", str(store.root), "--judge", str(file)]
+    assert main(["judge", "support", *where, "--retry-errors"]) == 0
+    (again,) = told(store, snapshot)
+    count = asked(log)
+    assert all("Brio" in question or "burrs" in question for question in log.read_text().splitlines())
+    assert any(f"failed and were asked again (--retry-errors): {count}." in note for note in again["notes"])
+    assert 0 < again["comparisons"][0]["unparsed"] < failed["comparisons"][0]["unparsed"]
+
+    broken.unlink()
+    assert main(["judge", "support", *where, "--retry-errors"]) == 0
+    (mended,) = told(store, snapshot)
+    assert mended["comparisons"] == sound["comparisons"]
+    assert mended["controls"] == sound["controls"]
+    assert any(f"asked again (--retry-errors): {count}." in note for note in mended["notes"])
+    log.unlink()
+    run(store, snapshot, file)
+    assert not log.exists()
+    assert main(["judge", "support", *where, "--retry-errors"]) == 0
+    assert not log.exists(), "nothing has failed any more"
+    steps = list(store.made_from({run.steps["predict"] for run in snapshot.runs()}, verdicts.PREFIX))
+    attempts = sorted((step.inputs or {}).get("attempt", 0) for step in steps)
+    assert attempts[0] == 0 and attempts[-1] == 2, "the attempts before stay as they were"
+
+
+def test_verdicts_by_other_accepted_answers_are_left_out(two: Written, tmp_path: Path) -> None:
+    store, snapshot = two
+    run(store, snapshot, judge_file(tmp_path))
+    found = results.read(snapshot, store)
+    assert verdicts.read(found, store)
+    assert verdicts.read(replace(found, fingerprint="of other answers"), store) == []
+
+
 def test_the_command_judges_shows_and_shows_again(
     two: Written, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -307,6 +369,8 @@ def test_the_command_judges_shows_and_shows_again(
     assert capsys.readouterr().out == first
     assert main(["judge", "support", *where, "--set", "limit=9"]) == 2
     assert "--set changes the file of a judge: name it, --judge FILE" in capsys.readouterr().err
+    assert main(["judge", "support", *where, "--retry-errors"]) == 2
+    assert "--retry-errors asks a judge again: name its file, --judge FILE" in capsys.readouterr().err
     for words in ("raft", "win rate", "injected instruction", "says nothing", "Bradley-Terry", "Holm", "order decided"):
         assert words in first
 

@@ -85,7 +85,11 @@ def test_the_board_has_every_key_that_users_build_on(board: dict[str, Any]) -> N
         "minimum_detectable",
         "needed",
         "verdict",
+        "non_inferiority",
+        "equivalence",
     }
+    assert row["vs_baseline"]["non_inferiority"].keys() == {"margin", "holds", "p", "p_adjusted", "test", "low", "high"}
+    assert row["vs_baseline"]["non_inferiority"]["margin"] == 0.02
     assert board["comparisons"].keys() == {
         "alpha",
         "power",
@@ -292,6 +296,26 @@ def test_the_legend_names_the_test_what_it_can_find_and_what_is_missing(board: d
         assert "Test: " in text and "sign-flip permutation by group" in text
         assert "over 4 comparisons" in text and "with 80 % power" in text
         assert "Examples in all that would settle what is open" in text
+
+
+def test_examples_that_bear_their_own_id_as_group_are_in_no_groups(tmp_path: Path) -> None:
+    """Data without groups are read so."""
+    store, snapshot = decided.write(tmp_path, {"a": decided.Given([1, 0, 1])}, groups=["e0", "e1", "e2"])
+    made = leaderboard.build(snapshot, store)
+    assert made["heldout"]["groups"] is None and "on 3 held-out examples." in shown.legend(made)[0]
+
+
+def test_variants_that_are_shown_to_be_as_good_as_the_baseline_are_named(tmp_path: Path) -> None:
+    scores = {"a": [1] * 400 + [0] * 100, "b": [1] * 399 + [0] * 101, "c": [0] * 20 + [1] * 440 + [0] * 40}
+    variants = {name: decided.Given(one) for name, one in scores.items()}
+    store, snapshot = decided.write(tmp_path, {**variants, "d": decided.Given([1] * 340 + [0] * 160)})
+    made = leaderboard.build(snapshot, store)
+    said = " ".join(shown.legend(made))
+    test = "equivalence: two one-sided score tests of paired shares, p adjusted by Holm"
+    assert f"Shown to be within 2.0 points of a: b ({test})." in said, "c is better, d worse"
+    rows = rows_of(made)
+    assert rows["c"]["vs_baseline"]["non_inferiority"]["holds"] and not rows["c"]["vs_baseline"]["equivalence"]["holds"]
+    assert rows["b"]["vs_baseline"]["verdict"] == "cannot tell" and rows["d"]["vs_baseline"]["verdict"] == "worse"
 
 
 def test_what_was_not_tested_is_named_and_shared_places_are_explained_though_nothing_differs(tmp_path: Path) -> None:

@@ -135,9 +135,56 @@ def test_a_copy_with_an_edited_word_is_refused_with_its_similarity(copy: str) ->
         ("What is the boiling point of water at 2,000 m?", "What is the boiling point of water at 2000 m?"),
     ],
 )
-def test_a_copy_with_other_accents_or_thousands_separators_is_refused(one: str, other: str) -> None:
+def test_a_copy_without_accents_or_thousands_separators_is_refused(one: str, other: str) -> None:
     assert found([example("h", one)], [example("t", other)]).counts == {"near": 1}
     assert found([example("h", other)], [example("t", one)]).counts == {"near": 1}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Tôi muốn bán nhà ở Huế", "Tôi muốn bạn nhà ở Huế"),
+        ("Làm sao để mua nhà?", "Làm sao để mùa nhà?"),
+        ("Где мой заказ?", "Где мои заказ?"),
+        ("Кто мой герой?", "Кто мои герои?"),
+        ("Kann ich das Foto drucken?", "Kann ich das Foto drücken?"),
+        ("Wann wurde die Karte gesperrt?", "Wann würde die Karte gesperrt?"),
+        ("¿Cuántos años tiene la cuenta?", "¿Cuántos anos tiene la cuenta?"),
+        ("Où puis-je pêcher ?", "Où puis-je pécher ?"),
+    ],
+)
+def test_another_accent_makes_another_question(one: str, other: str) -> None:
+    for ours, theirs in ((one, other), (other, one)):
+        document = Document(id="faq", text=f"{LONG} {theirs} {LONG}")
+        assert leaks.find([example("h", ours)], {"train": [example("t", theirs)]}, [document]).pairs == ()
+        longer = example("t", f"{LONG} {theirs} {LONG}")
+        assert found([example("h", ours)], [longer]).pairs == ()
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Tôi muốn đổi mật khẩu của tôi", "toi muon doi mat khau cua toi"),
+        ("¿Cómo cambio mi PIN?", "como cambio mi pin"),
+        ("Où est ma carte ?", "OU EST MA CARTE"),
+        ("Πού είναι η κάρτα μου;", "ΠΟΥ ΕΙΝΑΙ Η ΚΑΡΤΑ ΜΟΥ"),
+        ("Kartımı nasıl kapatırım?", "KARTIMI NASIL KAPATIRIM?"),
+        ("Как получить ещё одну карту?", "Как получить еще одну карту?"),
+        ("Which album did Beyoncé release in the next year?", "Which album did Beyonce release in the next year?"),
+        ("¿Dónde está la tarjeta que pedí, y cuánto falta?", "¿Donde está la tarjeta que pedi, y cuánto falta?"),
+    ],
+)  # fmt: skip
+def test_accents_that_were_left_out_hide_no_copy(one: str, other: str) -> None:
+    for ours, theirs in ((one, other), (other, one)):
+        assert found([example("h", ours)], [example("t", theirs)]).counts == {"near": 1}
+
+
+def test_a_question_without_its_accents_is_found_inside_longer_texts() -> None:
+    asked, typed = "¿Cuánto cuesta el envío urgente?", "cuanto cuesta el envio urgente"
+    for ours, theirs in ((asked, typed), (typed, asked)):
+        assert found([example("h", ours)], [example("t", f"{LONG} {theirs} {LONG}")]).counts == {"embedded": 1}
+        faq = Document(id="faq", text=f"{LONG} {theirs} {LONG}")
+        assert leaks.find([example("h", ours)], {}, [faq]).counts == {"documents": 1}
 
 
 @pytest.mark.parametrize(
@@ -218,6 +265,7 @@ def test_a_held_out_question_in_the_documents_is_refused_and_may_be_allowed() ->
     heldout, documents = [example("h", QUESTION)], [Document(id="faq", text=f"# FAQ\n\n{QUESTION}\n\n{LONG}")]
     message = said(leaks.find(heldout, {}, documents))
     assert "documents (1.00)  heldout" in message
+    assert 'If users will ask the very questions of the documents, write leaks = { allow = ["documents"] }' in message
     assert "(id faq)" in message
     result = leaks.find(heldout, {}, documents, Rules(allow=frozenset({"documents"})))
     result.refuse()
@@ -225,6 +273,33 @@ def test_a_held_out_question_in_the_documents_is_refused_and_may_be_allowed() ->
     assert note.startswith(
         "leaks of kind 'documents' are allowed by the spec: 1 held-out input, such as h with documents"
     )
+
+
+@pytest.mark.parametrize(
+    ("question", "text", "leak"),
+    [
+        ("Where is my card?", "## Where is my card?\n\nIn the post.", True),
+        ("where is my card", "- **Where is my card?** In the post.", True),
+        ("Where is my card?", "Q3. Where is my card? It is in the post.", True),
+        ("カードはどこに届きますか？", "送料は無料です。カードはどこに届きますか？三日後です。", True),
+        ("Where is my card?", "Ask where is my card and whose.", False),
+        ("Where is my card?", "So, where is my card?", False),
+        ("Where is it?", "Where is it? In the post.", False),
+        ("Lost card", "# Lost card\n\nBlock it at once.", False),
+    ],
+)
+def test_a_short_question_that_a_document_asks_too_is_refused(question: str, text: str, leak: bool) -> None:
+    heldout = [example("h", question), example("i", "What else is there to know?")]
+    documents = [Document(id="other", text=LONG), Document(id="faq", text=text)]
+    assert [(pair.kind, pair.heldout, pair.other) for pair in leaks.find(heldout, {}, documents).blocking] == (
+        [("documents", "h", "faq")] if leak else []
+    )
+
+
+def test_a_statement_that_answers_a_question_is_no_copy_of_it() -> None:
+    heldout = [example("h", "What is the process of constructing a building or an infrastructure?")]
+    document = Document(id="d", text="Construction is the process of constructing a building or an infrastructure.")
+    assert leaks.find(heldout, {}, [document]).pairs == ()
 
 
 def test_answers_in_the_documents_are_counted_and_no_leak() -> None:
@@ -261,7 +336,12 @@ def test_rephrasings_are_found_by_an_embedder_that_is_handed_in() -> None:
 def test_what_is_allowed_is_recorded_and_noted_even_where_nothing_was_found() -> None:
     result = found([example("h", QUESTION)], [example("t", EDITED)], allow=frozenset({"near", "embedded"}))
     result.refuse()
-    assert result.summary() == {"counts": {"near": 1}, "allowed": ["embedded", "near"], "same_facts": False}
+    assert result.summary() == {
+        "counts": {"near": 1},
+        "allowed": ["embedded", "near"],
+        "same_facts": False,
+        "notes": result.notes,
+    }
     assert result.notes == [
         "leaks of kind 'near' are allowed by the spec: 1 held-out input, such as h with train t; scores on them may "
         "show memory",

@@ -8,16 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import near, overlap
+from harness import overlap, words
 from harness.overlap import Questions
 
-FILLER = near.words("Our workshop has mended machines of every maker since it opened, most of them for nothing at all.")
+FILLER = words.of("Our workshop has mended machines of every maker since it opened, most of them for nothing at all.")
 
 
 def places(question: str, text: str, *, least: float = 0.88, input_words: bool = False) -> list[overlap.Place]:
-    words = near.words(text)
-    rows = [(words, len(words) if input_words else 0)]
-    return list(Questions([near.words(question)], least).within(rows))
+    row = words.of(text)
+    rows = [(row, len(row) if input_words else 0)]
+    return list(Questions([words.of(question)], least).within(rows))
 
 
 @given(st.lists(st.sampled_from([f"word{i}" for i in range(30)]), min_size=5, max_size=40), st.integers(0, 19))
@@ -55,14 +55,14 @@ def test_a_row_of_eight_words_is_found_inside_a_question_word_for_word() -> None
     row = "How long does a repair of the grinder take"
     question = f"{' '.join(FILLER)} {row}, please?"
     (place,) = places(question, row, input_words=True)
-    assert place.part == near.words(row)
+    assert place.part == words.of(row)
     assert places(question, row) == [], "a document is no row to learn from"
     assert places(question, row.replace("long", "soon"), input_words=True) == []
     assert places(question, "a repair of the grinder take", input_words=True) == []
 
 
 def test_runs_that_a_tenth_of_the_texts_share_are_boilerplate() -> None:
-    texts = [near.words(f"Answer with one word only, please: is {i} even?") for i in range(30)]
+    texts = [words.of(f"Answer with one word only, please: is {i} even?") for i in range(30)]
     common = overlap.boilerplate(texts)
     assert overlap.without(texts[7], common) == ("7", "even")
     assert overlap.boilerplate(texts[:19]) == frozenset()
@@ -70,7 +70,7 @@ def test_runs_that_a_tenth_of_the_texts_share_are_boilerplate() -> None:
 
 
 def test_answers_are_counted_by_any_accepted_one_in_any_document() -> None:
-    documents = [near.words("Repairs take 9 working days."), near.words("It costs EUR 14.50")]
+    documents = [words.of("Repairs take 9 working days."), words.of("It costs EUR 14.50")]
     answers = [[("9", "working", "days")], [("nothing",), ("14", "50")], [("days", "it")], [()]]
     assert overlap.answers_in(answers, documents) == 2
     assert overlap.answers_in(answers, []) == 0

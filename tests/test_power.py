@@ -65,6 +65,63 @@ def test_a_test_by_group_needs_groups_however_large_the_difference() -> None:
     assert power.needed(12, 3, 1.0, 0.01) == 24, "six groups, so that one of 2^5 flips is below 0.05"
 
 
+def board(**versus: object) -> dict[str, object]:
+    found = {"minimum_detectable": 0.1, "wins": 12, "losses": 6, "ties": 82, "difference": 0.06, **versus}
+    about = {"name": "exact_match", "unit": "share", "floor": 0.0, "ceiling": 1.0}
+    return {
+        "experiment": "fruit",
+        "snapshot": 3,
+        "primary": "exact_match",
+        "baseline": "plain",
+        "metrics": [about],
+        "heldout": {"n": 100, "groups": None},
+        "rows": [{"variant": "plain", "vs_baseline": None}, {"variant": "rag", "vs_baseline": found}],
+    }
+
+
+def test_the_variation_of_an_earlier_run_says_what_this_split_shows() -> None:
+    made = power.plan(alone(400), board())
+    assert made["earlier"]["snapshot"] == "fruit@3" and made["earlier"]["n"] == 100
+    (one,) = made["earlier"]["variants"].values()
+    t = [reference.t.ppf(0.975, n - 1) + reference.t.ppf(0.8, n - 1) for n in (400, 100)]
+    assert one == {"discordant": 0.18, "minimum_detectable": pytest.approx(0.1 * (100 / 400) ** 0.5 * t[0] / t[1])}
+    said = power.sentence(made)
+    assert "If scores vary as in fruit@3 (100 held-out examples, exact_match against plain), the smallest" in said
+    assert said.endswith("difference that this split shows: rag 5.0 points (scores differ on 18 %).")
+    assert power.plan(alone(400), board(difference=0.5))["earlier"] == made["earlier"], "never the difference"
+
+
+def test_an_earlier_run_in_other_groups_promises_nothing_too_good() -> None:
+    """What is the larger error: of as many independent examples, or of as many groups that are wholly alike."""
+    alike = board(minimum_detectable=0.05) | {"heldout": {"n": 200, "groups": 40}}
+    t = {count: power.multiplier(count - 1) for count in (20, 40, 200)}
+    for groups, count, fewer in (
+        ([str(i // 5) for i in range(200)], 40, 1.0),
+        (alone(20), 20, 200 / 20),
+        ([str(i // 10) for i in range(200)], 20, 40 / 20),
+        (alone(200), 200, 1.0),
+    ):
+        found = power.plan(groups, alike)["earlier"]["variants"]["rag"]["minimum_detectable"]
+        assert found == pytest.approx(0.05 * fewer**0.5 * t[count] / t[40])
+
+
+def test_an_earlier_run_too_small_to_show_anything_still_says_how_many_pairs_differ() -> None:
+    few = board(minimum_detectable=None, effect="odds ratio of the discordant pairs", wins=2, losses=0, ties=8)
+    one = power.plan(alone(400), few)["earlier"]["variants"]["rag"]
+    assert one == {"discordant": 0.2, "minimum_detectable": power.minimum_detectable(alone(400), 0.2)}
+    graded = power.plan(alone(400), board(minimum_detectable=None, effect="Cohen's d"))["earlier"]["variants"]["rag"]
+    assert graded == {"discordant": 0.18, "minimum_detectable": None}
+
+
+def test_an_earlier_run_that_measured_nothing_says_nothing() -> None:
+    assert power.plan(alone(400), board(minimum_detectable=None, wins=0, losses=0))["earlier"] is None
+    assert power.plan(["a"] * 5, board())["earlier"] is None
+    assert power.plan(alone(400))["earlier"] is None
+    few = power.plan(alone(2), board(wins=0, losses=0, ties=0))
+    assert few["earlier"]["variants"]["rag"] == {"discordant": None, "minimum_detectable": None}
+    assert power.sentence(few).endswith("rag none."), "more than a share can differ at all"
+
+
 def test_the_plan_in_words_and_numbers() -> None:
     made = power.plan([str(i // 4) for i in range(200)])
     assert made["n"] == 200 and made["groups"] == 50 and list(made["minimum_detectable"]) == ["0.1", "0.2", "0.4"]

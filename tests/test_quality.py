@@ -8,7 +8,7 @@ import pytest
 
 from harness import quality, runner, spec
 from harness.quality import Finding, Limits
-from harness.records import Document, Example
+from harness.records import Document, Example, Preference
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -140,6 +140,70 @@ def test_a_pair_that_prefers_an_answer_to_itself_is_found() -> None:
     assert finding is not None
     assert (finding.count, finding.examples) == (1, (("p1", "Yes."),))
     assert quality.same_preference([("p2", "yes", "no")]) is None
+
+
+def preferences(*judged: tuple[str, str | None, str | None]) -> list[Preference]:
+    return [
+        Preference(id=f"p{i}", input=text, chosen=chosen, rejected=rejected)
+        for i, (text, chosen, rejected) in enumerate(judged)
+    ]
+
+
+def of_preferences(*judged: tuple[str, str | None, str | None], **more: object) -> dict[str, Finding]:
+    return {each.kind: each for each in quality.check({}, preferences={"preferences": preferences(*judged)}, **more)}
+
+
+def test_preferences_without_a_fault_have_no_finding() -> None:
+    assert (
+        of_preferences(("How long?", "2 years", "well..."), ("How long?", "2 years", "no"), ("Why?", None, "no")) == {}
+    )
+
+
+def test_repeated_preferences_and_those_of_an_answer_to_itself_are_counted() -> None:
+    found = of_preferences(("How long?", "2 years", "no"), ("how LONG", "2 years.", "No"), ("Why?", "so", "So!"))
+    assert set(found) == {"duplicate", "same_preference"}
+    assert found["duplicate"].examples == (("p1", "as p0: how LONG"),)
+    assert str(found["same_preference"]) == "preferences: 1 of 3 pairs whose chosen answer is the rejected one"
+
+
+def test_preferences_that_contradict_each_other_are_counted() -> None:
+    found = of_preferences(
+        ("How long?", "2 years", "no"),
+        ("how long", "No", "2 years"),
+        ("How long?", "3 years", "no"),
+        ("Who?", "we", None),
+        ("Who?", None, "We"),
+        ("Who else?", None, "we"),
+    )
+    assert set(found) == {"contradiction"}
+    finding = found["contradiction"]
+    assert (finding.count, finding.of, finding.severity) == (2, 6, "warning")
+    assert finding.examples == (("p1", "the opposite of p0: how long"), ("p4", "the opposite of p3: Who?"))
+
+
+@pytest.mark.parametrize(
+    ("longer", "shorter", "word"), [(15, 5, "longer"), (5, 15, "shorter"), (14, 6, None), (19, 0, None)]
+)
+def test_answers_that_are_better_for_their_length_are_told_beyond_chance(
+    longer: int, shorter: int, word: str | None
+) -> None:
+    found = of_preferences(
+        *((f"q{i}", "a longer answer", "short") for i in range(longer)),
+        *((f"r{i}", "short", "a longer answer") for i in range(shorter)),
+        ("same", "one", "two"),
+    )
+    assert set(found) == ({"length_bias"} if word else set())
+    if word:
+        assert f"the better answer is the {word} one in 15 of 21 pairs (71%)" in found["length_bias"].text
+        assert found["length_bias"].severity == "note"
+
+
+def test_personal_data_misread_letters_and_long_answers_are_found_in_preferences() -> None:
+    mail = "jo.doe@mail.company.com"
+    found = of_preferences(("Who?", f"Write to {mail}", "no"), ("cafÃ©?", "yes", None), limits=Limits(max_length=4))
+    assert set(found) == {"personal", "mojibake", "cut_row"}
+    assert "jo.doe" not in str([each.record() for each in found.values()])
+    assert found["cut_row"].examples == (("p0", "about 9 tokens: Who?"),)
 
 
 def test_warnings_stand_among_the_notes_of_a_run() -> None:

@@ -559,7 +559,7 @@ def test_a_fault_of_the_head_has_its_line_path_and_what_is_allowed(
         (":Fixed", 'train = [{ kind = "$:Tune" }]', "variant.plain.train", 'kind = "transformers"; not'),
         (":Fixed", 'adapter = "kb"', "variant.plain.adapter", "an adapter needs a model"),
         ("documents", 'retrieve = "$:Words"', "variant.plain.retrieve", "names no `documents`"),
-        ("train", 'train = [{ kind = "$:Tune" }]', "variant.plain.train", "names no `train`"),
+        ("train", 'train = [{ kind = "$:Tune" }]', "variant.plain.train.0", "names no `train`"),
         ("train", 'prompt = "$:Shots"', "variant.plain.prompt", "nothing to take shots from"),
         (
             "",
@@ -644,7 +644,8 @@ def test_a_field_that_the_rows_have_not_is_switched_off(field: str, write: Write
     spec = load(write(f'extends = "base.toml"\n[data]\n{field} = false\n', "child.toml"))
     assert getattr(spec.data, field) is None
     assert json.loads(json.dumps(spec.resolved()))["data"][field] is None
-    assert "must be text, not true" in only_fault(write(f'extends = "base.toml"\n[data]\n{field} = true\n')).message
+    for value, told in (("true", "must be text or an array, not true"), ("[]", "must not be empty")):
+        assert told in only_fault(write(f'extends = "base.toml"\n[data]\n{field} = {value}\n')).message
 
 
 def test_a_variant_that_is_no_table_is_one_fault(write: Write) -> None:

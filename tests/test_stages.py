@@ -13,7 +13,7 @@ from toys import Steps, log
 
 from harness import data, plan, spec, stages
 from harness.errors import SpecError
-from harness.plugins import Makes, Refers, Trained, TrainJob
+from harness.plugins import Makes, Refers, Trained, TrainJob, find
 from harness.records import digest
 from harness.stages import Source
 from harness.store import Store
@@ -139,6 +139,20 @@ def test_a_spec_with_a_reference_that_leads_nowhere_is_refused(tmp_path: Path, o
         spec.load(comparison.spec)
 
 
+@pytest.mark.parametrize(
+    ("metric", "said"),
+    [
+        ('kind = "recall"\nk = 3\nlabel = "m"', "it needs the passages that were retrieved"),
+        ('kind = "mcc"\nlabel = "m"', "it gives no number for a single answer"),
+    ],
+)
+def test_a_metric_that_needs_more_than_an_answer_cannot_be_a_reward(tmp_path: Path, metric: str, said: str) -> None:
+    text = f"[[metric]]\n{metric}\n" + VARIANTS.replace("metric:exact_match", "metric:m")
+    comparison = Comparison(tmp_path / "one", text)
+    with pytest.raises(SpecError, match=f"rewarded.train.1.reward: the metric 'm' cannot be a reward: {said}"):
+        spec.load(comparison.spec)
+
+
 CHAIN = """
 [[variant]]
 name = "plain"
@@ -187,3 +201,12 @@ def test_a_run_trains_what_it_refers_to_and_answers_with_its_own_policy(tmp_path
     marks = comparison.step("rewarded", "train.marked.0").path / "artifact"
     assert references["marked.marks"] == {"artifact": str(marks)}
     assert references["metric:exact_match"]["metric"]["kind"] == "exact_match"
+
+
+@pytest.mark.parametrize("name", ["methods", "rlhf"])
+def test_the_stages_of_a_committed_spec_reach_the_process_that_trains_them_unchanged(name: str) -> None:
+    found = spec.load(Path(__file__).parent.parent / "specs" / f"{name}.toml")
+    for variant in found.variants:
+        for method in variant.train:
+            written = json.loads(json.dumps(method.table()))
+            assert find("methods", written.pop("kind")).model_validate(written) == method

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -35,6 +36,19 @@ class Lora(_peft.Targeted):
                 "Leave one of them out"
             )
         return self
+
+    def trainable(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
+        """Each targeted weight (out, in) gets rank * (out + in) numbers, and with DoRA a magnitude for each output."""
+        found = [shape for name, shape in shapes.items() if self._targets(name, shape)]
+        return sum(self.rank * sum(shape) + (shape[0] if self.dora else 0) for shape in found)
+
+    def _targets(self, name: str, shape: tuple[int, ...]) -> bool:
+        module = name.removesuffix(".weight")
+        if module == name or len(shape) != 2 or "embed" in module or module.endswith("wte"):
+            return False
+        if isinstance(self.targets, str):
+            return not module.endswith("lm_head")
+        return any(f".{module}".endswith(f".{end}") for end in self.targets)
 
     def wrap(self, model: Any) -> Any:
         from peft import LoraConfig

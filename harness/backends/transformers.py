@@ -18,7 +18,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from harness import artifacts, extras, models
-from harness.chat import Chat, context_length, read_template
+from harness.chat import Chat, context_length, end_tokens, read_template
 from harness.devices import pick_device, pick_dtype
 from harness.errors import ModelError
 from harness.plugins import Backend, Local, Plan, Session
@@ -92,7 +92,7 @@ class TransformersSession(Session):
         self._base = self._load(self.path)
         self.model = self._base
         self.context_length = context_length(self._base.config, self.tokenizer)
-        self._ends = self._end_tokens()
+        self._ends = end_tokens(self.tokenizer, self._base.generation_config.eos_token_id)
         self._encoded: dict[tuple[str, ...], tuple[tuple[int, ...], ...]] = {}
         self._prepare()
 
@@ -133,13 +133,6 @@ class TransformersSession(Session):
         finally:
             if bars:
                 logging.enable_progress_bar()
-
-    def _end_tokens(self) -> frozenset[int]:
-        """The tokens after which an answer is over: the model's own, and the end of a turn in ChatML."""
-        configured = self.model.generation_config.eos_token_id
-        ends = set(configured if isinstance(configured, list) else [configured]) | {self.tokenizer.eos_token_id}
-        ends.add(self.tokenizer.get_vocab().get("<|im_end|>"))
-        return frozenset(token for token in ends if token is not None)
 
     def _prepare(self) -> None:
         """Make ready what is needed once a model is loaded: its engine, its adapters, its prefixes."""

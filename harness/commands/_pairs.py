@@ -1,4 +1,4 @@
-"""What `harness judge` and `harness rate` both print: p-values and a ranking."""
+"""What `harness judge` and `harness rate` both print: a ranking."""
 
 from __future__ import annotations
 
@@ -19,10 +19,6 @@ def show_ranking(ranking: Mapping[str, Any]) -> None:
         rows.append((str(row["place"] or ""), row["variant"], rating, ends, str(row["games"]), row["method"]))
     print_table(("", "variant", "rating", "95 %", "examples", "interval"), rows)
     say_plain(f"{ranking['method']}.")
-
-
-def p_text(p: float | None) -> str:
-    return "n/a" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def say_plain(text: str) -> None:

@@ -16,7 +16,7 @@ def arguments(word: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from harness import figures, runner
+    from harness import figures, forecast, runner
 
     spec = load_spec(options)
     dataset = runner.load(spec)
@@ -29,6 +29,7 @@ def run(options: argparse.Namespace) -> int:
         "fingerprints": dict(dataset.fingerprints),
         "leaks": dataset.leaks.summary(),
         "notes": list(dataset.notes),
+        "warnings": forecast.warnings(spec, dataset),
     }
     if options.json:
         return print_json(found)
@@ -40,4 +41,6 @@ def run(options: argparse.Namespace) -> int:
     print("  " + ", ".join(f"{name} {n:,}" for name, n in found["splits"].items()))
     for note in dataset.notes:
         print(figures.plain(f"  note: {note}"))
+    for warning in found["warnings"]:
+        print(figures.plain(f"  warning: {warning}"))
     return 0

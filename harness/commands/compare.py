@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from harness.commands._common import json_argument, print_json, print_table, store_argument
 from harness.errors import UsageError
 
-HELP = "compare two runs or two experiments: difference, test, cost, changed answers"
+HELP = "compare two runs or two experiments: difference, test, equivalence, cost, changed answers"
 _SHORT, _LONG = 60, 400
 """Characters of a setting, and of a question or an answer."""
 _SETTINGS = 12
@@ -28,6 +29,11 @@ def arguments(word: argparse.ArgumentParser) -> None:
     word.add_argument(
         "--examples", type=_count, default=3, metavar="N", help="changed examples to show of each kind (default: 3)"
     )
+    word.add_argument(
+        "--margin", type=_margin, metavar="X",
+        help="how much worse still counts as no worse, in the metric's own unit: 0.02 is 2 points of a share (default: "
+        "2 %% of the metric's range)",
+    )  # fmt: skip
     store_argument(word)
     word.add_argument("--other-results", type=Path, metavar="DIR", help="the results folder of B (default: A's)")
     json_argument(word)
@@ -39,6 +45,16 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _margin(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value >= 0):
+        raise argparse.ArgumentTypeError(f"must be a number of at least 0, not {text!r}")
+    return value
+
+
 def run(options: argparse.Namespace) -> int:
     from harness import comparing
     from harness.store import Store
@@ -47,7 +63,14 @@ def run(options: argparse.Namespace) -> int:
     store = Store(options.results, write=False)
     other = store if options.other_results is None else Store(options.other_results, write=False)
     a, b = comparing.side(first, store), comparing.side(second, other)
-    found = comparing.compare(a, b, options.metric, only_common=options.only_common, examples=options.examples)
+    found = comparing.compare(
+        a,
+        b,
+        options.metric,
+        only_common=options.only_common,
+        examples=options.examples,
+        margin=options.margin,
+    )
     if options.json:
         return print_json(found)
     _print(found)
@@ -81,6 +104,8 @@ def _print(found: Mapping[str, Any]) -> None:
         _print_pairs(found)
     for reason in found["left_out"]:
         print(figures.plain(f"Not compared: {reason}."))
+    for note in found["notes"]:
+        print(figures.plain(f"Note: {note}"))
 
 
 def _title(found: Mapping[str, Any]) -> str:
@@ -137,6 +162,7 @@ def _sentences(found: Mapping[str, Any], pair: Mapping[str, Any]) -> Iterator[st
         verdict, "It cannot be told which is better"
     )
     yield f"{said}: {_test(pair)}."
+    yield from _margins(found, pair)
     if pair["effect_size"] is not None:
         yield f"Effect size ({pair['effect']}): {figures.score(pair['effect_size'], '')}."
     if pair["changed"] is not None:
@@ -149,6 +175,35 @@ def _sentences(found: Mapping[str, Any], pair: Mapping[str, Any]) -> Iterator[st
         yield f"The smallest difference that this comparison finds four times in five: {least}."
     if pair["needed"] is not None:
         yield f"To settle a difference of this size: about {figures.count(pair['needed'])} examples in all."
+
+
+def _margins(found: Mapping[str, Any], pair: Mapping[str, Any]) -> Iterator[str]:
+    """Whether B is shown to be no worse than A, and as good as A, within the margin."""
+    from harness import figures
+
+    if found["margin"] is None:
+        return
+    unit = found["metric"]["unit"]
+    size = figures.size_of_change(found["margin"], unit)
+    claims = {"non_inferiority": f"is no worse than A by more than {size}", "equivalence": f"is within {size} of A"}
+    for kind, claim in claims.items():
+        one = pair[kind]
+        if one["p"] is None:
+            yield f"That B {claim} cannot be tested: {one['test'].removeprefix('n/a (').removesuffix(')')}."
+            return
+        said = f"B {claim}: shown" if one["holds"] else f"That B {claim} is not shown"
+        yield f"{said} ({one['test'].partition(': ')[2]}, {figures.said_p(one['p'])})."
+
+
+def _within(pair: Mapping[str, Any]) -> str:
+    """In one word what is shown of B within the margin."""
+    from harness import figures
+
+    if pair["non_inferiority"] is None or pair["non_inferiority"]["p"] is None:
+        return figures.NONE
+    if pair["equivalence"]["holds"]:
+        return "as good"
+    return "no worse" if pair["non_inferiority"]["holds"] else "not shown"
 
 
 def _test(pair: Mapping[str, Any]) -> str:
@@ -173,22 +228,30 @@ def _print_pairs(found: Mapping[str, Any]) -> None:
                 _interval(pair["value_a"], unit)[0],
                 _interval(pair["value_b"], unit)[0],
                 *_change(pair["difference"], unit)[:2],
-                figures.exact_p(pair["p"]),
-                figures.exact_p(pair["p_adjusted"]),
+                figures.p(pair["p"]),
+                figures.p(pair["p_adjusted"]),
                 {"better": "B better", "worse": "B worse"}.get(pair["verdict"], "cannot tell"),
+                _within(pair),
                 *counts,
                 figures.size_of_change(pair["minimum_detectable"], unit),
             )
         )
     print()
-    heads = ("variant", "A", "B", "B − A", "95 % interval", "p", "p (Holm)", "verdict", "fixed", "broken", "detectable")
-    print_table(heads, rows)
+    heads = ("variant", "A", "B", "B − A", "95 % interval", "p", "p (Holm)", "verdict", "B to A")
+    print_table((*heads, "fixed", "broken", "detectable"), rows)
     print()
     tests = " / ".join(dict.fromkeys(pair["test"] for pair in found["pairs"]))
     family = found["family"]
     adjusted = f"; adjusted by Holm over {family} variants" if family > 1 else ""
     methods = " / ".join(dict.fromkeys(pair["difference"]["method"] for pair in found["pairs"]))
     print(figures.plain(f"Test: {tests}{adjusted}. Intervals: {methods}."))
+    if found["margin"] is not None:
+        size = figures.size_of_change(found["margin"], unit)
+        holm = ", p adjusted by Holm" if len(found["pairs"]) > 1 else ""
+        print(
+            f"B to A: shown to be no worse by more than {size}, or as good: within {size} either way (one-sided tests "
+            f"at 0.05{holm}; --margin)."
+        )
     print("`harness compare A:VARIANT B:VARIANT` shows one of them with costs, settings and changed answers.")
 
 

@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _record(spec: Spec, dataset: Dataset, findings: list[Finding], use: Use) -> dict[str, Any]:
     found = dataset.leaks
-    present, of = _answered(dataset)
+    present, of = dataset.answered
     return {
         "name": spec.name,
         "splits": {
@@ -70,15 +70,9 @@ def _record(spec: Spec, dataset: Dataset, findings: list[Finding], use: Use) -> 
     }
 
 
-def _answered(dataset: Dataset) -> tuple[int, int]:
-    from harness import leaks
-
-    return leaks.answered(dataset.heldout, dataset.documents) if dataset.documents else (0, 0)
-
-
 def _groups(dataset: Dataset, name: str) -> int | None:
     """How many groups the data names there, or None."""
-    if name == "documents":
+    if name in ("documents", "text"):
         return None
     rows = getattr(dataset, name)
     return len({row.group for row in rows}) if any(row.group != row.id for row in rows) else None
@@ -97,9 +91,6 @@ def _lines(dataset: Dataset, findings: list[Finding], use: Use) -> Iterator[str]
         yield f"The held-out set was used by {times} of this experiment so far ({runs})."
     yield ""
     yield from _leaks(dataset.leaks)
-    if dataset.documents:
-        present, of = _answered(dataset)
-        yield f"Held-out answers that stand in the documents: {present:,} of {of:,} (wanted for retrieval, no leak)."
     yield ""
     yield f"Quality: {counted(len(findings), 'finding')}." if findings else "Quality: nothing was found."
     for finding in findings:

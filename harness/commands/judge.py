@@ -16,7 +16,7 @@ from harness.commands._common import (
     print_table,
     stoppable,
 )
-from harness.commands._pairs import p_text, say_plain, show_ranking
+from harness.commands._pairs import say_plain, show_ranking
 
 if TYPE_CHECKING:
     from harness.display import Style
@@ -31,6 +31,7 @@ def arguments(word: argparse.ArgumentParser) -> None:
         "--set", action="append", default=[], metavar="PATH=VALUE", dest="overrides",
         help="change one value of the judge's file, such as limit=50 (can be repeated)",
     )  # fmt: skip
+    word.add_argument("--retry-errors", action="store_true", help="ask again what --judge failed on; the notes say so")
     json_argument(word)
 
 
@@ -40,6 +41,8 @@ def run(options: argparse.Namespace) -> int:
 
     if options.overrides and options.judge is None:
         raise UsageError("--set changes the file of a judge: name it, --judge FILE.")
+    if options.retry_errors and options.judge is None:
+        raise UsageError("--retry-errors asks a judge again: name its file, --judge FILE.")
     if options.judge is not None:
         _judge(options)
     store, snapshot = open_snapshot(options)
@@ -65,7 +68,7 @@ def _judge(options: argparse.Namespace) -> None:
     snapshot = store.snapshot(options.experiment)
     style: Style = "full" if sys.stderr.isatty() and not options.json else "plain"
     with Display(style) as display, stoppable(display, "batch") as watch:
-        judging.judge(judge, snapshot, store, watch)
+        judging.judge(judge, snapshot, store, watch, retry=options.retry_errors)
 
 
 def show(judge: Mapping[str, Any]) -> None:
@@ -104,7 +107,7 @@ def _row(row: Mapping[str, Any]) -> tuple[str, ...]:
         str(row["wins"]),
         str(row["ties"]),
         str(row["losses"]),
-        p_text(row["p_adjusted"]),
+        figures.p(row["p_adjusted"]),
         figures.score(row["order_dependent"], "share"),
         f"{row['unparsed']} of {row['asked']}",
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.commands._common import experiment_argument, json_argument, positive, print_json, print_table, say
-from harness.commands._pairs import p_text, say_plain, show_ranking
+from harness.commands._pairs import say_plain, show_ranking
 
 HELP = "write a blank, blinded sheet for human raters, and read it back"
 
@@ -116,7 +116,7 @@ def _show_marks(told: Mapping[str, Any]) -> None:
             cells = (
                 figures.change(against["difference"], unit),
                 figures.change_bounds(against["ci_low"], against["ci_high"], unit),
-                p_text(against["p_adjusted"]),
+                figures.p(against["p_adjusted"]),
             )
         value = figures.score(row["value"], unit)
         interval = figures.bounds(row["ci_low"], row["ci_high"], unit)
@@ -135,7 +135,7 @@ def _show_choices(told: Mapping[str, Any]) -> None:
         rate = figures.score(row["win_rate"], "share")
         interval = figures.bounds(row["ci_low"], row["ci_high"], "share")
         counts = [str(row[kind]) for kind in ("wins", "ties", "losses")]
-        rows.append((row["ours"], row["theirs"], rate, interval, *counts, p_text(row["p_adjusted"])))
+        rows.append((row["ours"], row["theirs"], rate, interval, *counts, figures.p(row["p_adjusted"])))
     print_table(("variant", "against", "win rate", "95 %", "won", "tied", "lost", "p (Holm)"), rows)
     methods = dict.fromkeys(row["method"] for row in told["comparisons"])
     tests = dict.fromkeys(row["test"] for row in told["comparisons"])

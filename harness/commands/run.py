@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import shlex
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.commands._common import (
     default_results,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from harness.data import Dataset
     from harness.display import Style
     from harness.plan import PlannedRun
+    from harness.spec import Spec
     from harness.store import Store
 
 HELP = "do what is missing of a comparison and print its leaderboard"
@@ -42,7 +44,9 @@ def arguments(word: argparse.ArgumentParser) -> None:
     word.add_argument(
         "--limit", type=positive, metavar="N", help="answer at most N of the held-out examples, drawn by data.seed"
     )
-    word.add_argument("--retry-errors", action="store_true", help="ask failed examples again; the leaderboard says so")
+    word.add_argument(
+        "--retry-errors", action="store_true", help="ask again what failed, of a judge too; the leaderboard says so"
+    )
     word.add_argument("--display", choices=("full", "plain", "none"), help="default: full on a terminal, else plain")
     json_argument(word)
 
@@ -57,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
     dataset, planned = runner.prepare(spec, store, only=options.only, retry_errors=options.retry_errors)
     if options.dry_run:
         chosen = [run for run in planned if not options.only or run.variant.name in options.only]
-        return _dry_run(dataset, chosen, store, options)
+        return _dry_run(spec, dataset, chosen, store, options)
     style: Style = "json" if options.json else options.display or ("full" if sys.stderr.isatty() else "plain")
     with Display(style) as display:
         for note in dataset.notes:
@@ -86,19 +90,37 @@ def run(options: argparse.Namespace) -> int:
     return 1 if any(run.status == "failed" for run in snapshot.runs()) else 0
 
 
-def _dry_run(dataset: Dataset, planned: Sequence[PlannedRun], store: Store, options: argparse.Namespace) -> int:
+def _earlier(store: Store, name: str) -> dict[str, Any] | None:
+    """The leaderboard of the newest finished snapshot of the experiment, if there is one."""
+    from harness.errors import StoreError
+
+    for number in reversed(store.numbers(name)):
+        with contextlib.suppress(StoreError):  # what is damaged has nothing to say here
+            if board := store.snapshot(f"{name}@{number}").leaderboard:
+                return board
+    return None
+
+
+def _dry_run(
+    spec: Spec, dataset: Dataset, planned: Sequence[PlannedRun], store: Store, options: argparse.Namespace
+) -> int:
     from dataclasses import asdict
 
-    from harness import estimate, figures, power
+    from harness import estimate, figures, forecast, power
 
     groups = [example.group or f"\0{example.id}" for example in dataset.heldout]
-    shows = power.plan(groups)
-    steps, rates = estimate.missing(planned, dataset, store)
+    shows = power.plan(groups, _earlier(store, spec.name))
+    steps, rates = estimate.missing(planned, dataset, store, spec.model)
     seconds = sum(step.seconds or 0 for step in steps)
+    unwise = forecast.warnings(spec, dataset)
     if options.json:
-        return print_json({"steps": [asdict(step) for step in steps], "seconds": seconds, **rates, "statistics": shows})
+        found = {"steps": [asdict(step) for step in steps], "seconds": seconds, **rates, "statistics": shows}
+        return print_json(found | {"warnings": unwise})
+    for warning in unwise:
+        print(figures.plain(f"warning: {warning}"))
     if not steps:
         print("Nothing is missing: every step is in the store.")
+        print(figures.plain(power.sentence(shows)))
         return 0
     rows = [
         (
@@ -106,14 +128,18 @@ def _dry_run(dataset: Dataset, planned: Sequence[PlannedRun], store: Store, opti
             ", ".join(step.variants),
             figures.count(step.input_tokens) if step.input_tokens else figures.NONE,
             figures.count(step.output_tokens) if step.output_tokens else figures.NONE,
+            figures.count(step.steps),
+            figures.size(step.memory_bytes),
             figures.seconds(step.seconds),
         )
         for step in steps
         if not step.role.startswith("score")
     ]
-    print_table(("step", "for", "tokens in", "tokens out", "time"), rows)
+    print_table(("step", "for", "tokens in", "tokens out", "steps", "memory", "time"), rows)
     how = "rates measured in this store" if rates["measured"] else "assumed rates, as nothing was measured here yet"
     print(f"{len(steps)} steps ({len(rows)} shown, the others are scores), about {figures.seconds(seconds)} in all.")
     print(f"Tokens are estimated from characters, times from {how}; loading models is not counted.")
-    print(power.sentence(shows))
+    if any(step.memory_bytes for step in steps):
+        print("Memory of training stages is a rough estimate from the sizes of the weights and rows.")
+    print(figures.plain(power.sentence(shows)))
     return 0

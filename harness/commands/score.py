@@ -27,6 +27,9 @@ def arguments(word: argparse.ArgumentParser) -> None:
         "--metric", action="append", default=[], metavar="TOML", dest="tables",
         help="add a metric, or change the one of its name: '{kind = \"bleu\"}', or a kind alone (can be repeated)",
     )  # fmt: skip
+    word.add_argument(
+        "--retry-errors", action="store_true", help="ask again what the judge of one of these metrics failed on"
+    )
     store_argument(word)
     word.add_argument("--display", choices=("full", "plain", "none"), help="default: full on a terminal, else plain")
     json_argument(word)
@@ -47,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
     source = store.snapshot(ref or chosen.experiment)
     style: Style = "none" if options.json else options.display or ("full" if sys.stderr.isatty() else "plain")
     with Display(style) as display, stoppable(display, "score") as watch:
-        outcome = rescore.score(store, source, chosen, watch)
+        outcome = rescore.score(store, source, chosen, watch, retry=options.retry_errors)
     snapshot = outcome.snapshot
     if outcome.made:
         tracking.start(store.root, snapshot.ref, snapshot.spec.get("tracking") or {"mode": "off"})

@@ -34,7 +34,7 @@ def arguments(word: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from harness import results, slices
+    from harness import figures, results, slices
     from harness.errors import UsageError
 
     store, snapshot = open_snapshot(options)
@@ -53,6 +53,8 @@ def run(options: argparse.Namespace) -> int:
     for place, each in enumerate(told):
         print("\n" if place else "", end="")
         _print_retrieved(each) if split else _print_table(each)
+    for note in told[0]["notes"]:
+        print(f"\n{figures.plain(note)}")
     others = [name for name in possible if name != by]
     if others and options.by is None:
         print(f"\nAlso by: {', '.join(others)} (--by).")
@@ -132,7 +134,7 @@ def _print_losses(told: Mapping[str, Any]) -> None:
                 one["variant"],
                 figures.change(one["difference"]["value"], unit),
                 figures.change_bounds(one["difference"]["low"], one["difference"]["high"], unit),
-                f"{one['p_adjusted']:.2g}",
+                figures.p(one["p_adjusted"]),
                 f"{one['variant']} is better" if one["verdict"] == "better" else "cannot tell",
                 one["test"],
             )

@@ -12,13 +12,16 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import PrinterCallback, TrainerCallback, TrainerState
 
 from harness.errors import ModelError
+
+if TYPE_CHECKING:
+    from harness.methods._dev_metric import DevMetric
 
 COMPLETE = "complete"
 """The file that is written last into a checkpoint: a folder without it was being written when the process died."""
@@ -47,6 +50,13 @@ NAMES = {
     "kl": "kl",
     "entropy": "entropy",
     "completions/mean_length": "answer_tokens",
+    "answer_tokens": "answer_tokens",
+    "ended": "ended",
+    "clip_ratio/region_mean": "clip_fraction",
+    "clip_fraction": "clip_fraction",
+    "policy_loss": "policy_loss",
+    "value_loss": "value_loss",
+    "kl_coef": "kl_coef",
 }
 """How figures that trainers log are called in a curve; "eval_" before one becomes "dev_". Others are left out."""
 
@@ -98,7 +108,7 @@ def named(logs: Mapping[str, Any]) -> dict[str, float]:
         name = NAMES.get(key) or (f"dev_{NAMES[bare]}" if bare != key and bare in NAMES else None)
         if name is None and key.startswith("eval_metric/"):
             name = f"dev_{key.removeprefix('eval_metric/')}"
-        if name is not None:
+        if name is not None and value is not None:  # TRL says None where a figure was nowhere a number.
             found[name] = float(value)
     return found
 
@@ -109,6 +119,8 @@ class Followed:
     args: Any
     state: Any
     control: Any
+    measure: DevMetric | None = None
+    """What is measured at each evaluation besides what the trainer itself measures."""
     model: Any
     companion: Any = None
 
@@ -142,6 +154,18 @@ class Followed:
         """Tokens that the last step trained on, padding left out; None where the trainer does not count them."""
         return None
 
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        figures: dict[str, float] = super().evaluate(*args, **kwargs)  # type: ignore[misc]
+        return figures | self.dev_metric()
+
+    def dev_metric(self) -> dict[str, float]:
+        """Measure and log what `measure` is; an `evaluate` of one's own adds it to its figures."""
+        if self.measure is None:
+            return {}
+        found = {f"eval_metric/{self.measure.name}": self.measure()}
+        self.log(dict(found))  # type: ignore[attr-defined]
+        return found
+
     def _get_learning_rate(self) -> float:
         rate: float = super()._get_learning_rate()  # type: ignore[misc]
         return rate
@@ -170,6 +194,11 @@ class Followed:
         """What was measured on dev after `step`, None where nothing was."""
         entries = (entry for entry in self.state.log_history if entry["step"] == step)
         return next((entry[key] for entry in entries if key in entry), None)
+
+    def train_loss(self, step: int) -> float | None:
+        """The mean loss of the last steps up to `step`, ten at most: one batch alone says little."""
+        losses = [entry["loss"] for entry in self.state.log_history if "loss" in entry and entry["step"] <= step][-10:]
+        return sum(losses) / len(losses) if losses else None
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)  # type: ignore[misc]
@@ -226,8 +255,13 @@ def run(trainer: Any) -> None:
     """
     newest = newest_checkpoint(Path(trainer.args.output_dir))
     if newest is not None:
-        trainer.state = TrainerState.load_from_json(str(newest / "trainer_state.json"))
-    keep_lines(trainer.curves, trainer.state.global_step)
+        file = newest / "trainer_state.json"
+        trainer.state = TrainerState.load_from_json(str(file))
+        # A trainer would go on with the micro-batch of the checkpoint, which memory may have been too small for.
+        trainer.state.train_batch_size = trainer.args.train_batch_size
+        trainer.state.save_to_json(str(file))
+    # Where nothing is resumed, what was measured before the first step is measured again.
+    keep_lines(trainer.curves, -1 if newest is None else trainer.state.global_step)
     if trainer.state.global_step < trainer.args.max_steps and not trainer.waited_enough():
         trainer.train(resume_from_checkpoint=str(newest) if newest else None)
     if trainer.interrupted:

@@ -8,17 +8,19 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from harness import adapted, extras
-from harness.chat import context_length
+from harness.chat import context_length, end_tokens, read_template
 from harness.devices import pick_device, pick_dtype
-from harness.errors import ModelError
-from harness.plugins import Adapter, Family, Method, Trained, TrainJob
+from harness.errors import DataError, ModelError
+from harness.plugins import Adapter, Family, Method, Metric, Refers, Trained, TrainJob, find
 
 if TYPE_CHECKING:
+    from harness.methods._dev_metric import DevMetric
     from harness.methods._model import Policy
 
 Every = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0)]
@@ -46,8 +48,6 @@ class Gradient(Method):
     """What an adapter's own learning rate is multiplied by: preference losses need smaller steps than imitation."""
     own_loss: ClassVar[bool] = False
     """Whether the loss is computed here, not by TRL, whose trainers refuse some adapters."""
-    trains_output: ClassVar[bool] = False
-    """Whether an adapter may sit on the output layer."""
 
     adapter: Annotated[Adapter | None, Family("adapters")] = None
     """Without one the incoming adapter is trained on, or the whole model where none comes in; with one, an incoming
@@ -76,6 +76,11 @@ class Gradient(Method):
     """How often the loss on dev is measured: a whole number counts steps, a decimal number epochs (0.5: twice each)."""
     patience: int | None = Field(None, ge=1)
     """Evaluations without a better one after which training stops; None never stops early."""
+    metric: Annotated[str, Refers("metric")] | None = None
+    """The metric of the spec that says which weights are best, and when to stop: of the answers that the model writes
+    to the dev prompts; None is the loss on dev."""
+    metric_tokens: int = Field(64, ge=1)
+    """Tokens of such an answer, after which it is cut."""
     keep_best: bool = True
     """Whether the weights with the best evaluation on dev are kept, rather than the last."""
     checkpoint_every: int = Field(25, ge=1)
@@ -83,30 +88,53 @@ class Gradient(Method):
     gradient_checkpointing: bool = False
     """Whether activations are computed again in the backward pass: less memory, about a quarter slower."""
 
+    @model_validator(mode="after")
+    def _a_metric_needs_answers(self) -> Self:
+        if self.metric is not None and self.reads != "examples":
+            raise ValueError(
+                f"metric = {self.metric!r} is measured on answers to dev examples, and {self.kind} reads {self.reads}: "
+                "leave it out"
+            )
+        return self
+
     def passes(self) -> float:
         return self.epochs
 
     @model_validator(mode="after")
-    def _fits_its_adapter(self) -> Self:
-        if self.adapter is None:
-            return self
-        kind = self.adapter.kind
-        if self.gradient_checkpointing and not self.adapter.gradient_checkpointing:
-            raise ValueError(
-                f"the adapter {kind} cannot be trained with gradient_checkpointing, which drops the keys and values "
-                "that it puts before the text. Leave gradient_checkpointing out"
-            )
-        if not self.adapter.trl and not self.own_loss:
-            raise ValueError(
-                f"the adapter {kind} does not work with the trainer behind {self.kind}, which stops at it. Use another "
-                "adapter, or the stage sft"
-            )
-        if self.adapter.targets_output and not self.trains_output:
-            raise ValueError(
-                f"the trainer behind {self.kind} reads the output layer past an adapter, so lm_head cannot be a "
-                "target. Leave it out"
-            )
+    def _its_adapter_can_be_trained(self) -> Self:
+        if self.adapter is not None and (reason := self.refused(self.adapter)):
+            raise ValueError(reason)
         return self
+
+    def refused(self, adapter: Adapter) -> str | None:
+        """Why `adapter` cannot be trained by this stage, None where it can."""
+        if self.gradient_checkpointing and not adapter.gradient_checkpointing:
+            return (
+                f"the adapter {adapter.kind} cannot be trained with gradient_checkpointing, which drops the keys and "
+                "values that it puts before the text. Leave gradient_checkpointing out"
+            )
+        if not adapter.trl and not self.own_loss:
+            said = f"TRL's trainer for {self.kind} cannot train the adapter {adapter.kind}"
+            return f"{said}: it works with sft, or take lora"
+        if adapter.targets_output:
+            return (
+                f"{self.kind} takes the output layer's weights as they are, so that an adapter on lm_head would never "
+                "be trained: leave it out of the targets"
+            )
+        return None
+
+    @property
+    def rows_at_once(self) -> int | None:
+        return min(self.micro_batch or self.batch_size, self.batch_size)
+
+    def total_steps(self, rows: int) -> int | None:
+        return self.steps(rows)[0] if rows else None
+
+    def fewer_at_once(self) -> Gradient | None:
+        now = self.rows_at_once or 1
+        # What divides the batch evenly: a trainer that accumulates gradients takes nothing else.
+        fewer = [size for size in range(1, now // 2 + 1) if self.batch_size % size == 0]
+        return self.model_copy(update={"micro_batch": fewer[-1]}) if fewer else None
 
     # --------------------------------------------------------------------------------------------- what a method says
 
@@ -118,9 +146,7 @@ class Gradient(Method):
         """Load the model to train."""
         from harness.methods import _model
 
-        policy = _model.load(job, self.adapter, dtype)
-        self._check(policy)
-        return policy
+        return _model.load(job, self.adapter, dtype)
 
     def _check(self, policy: Policy) -> None:
         """Refuse an incoming adapter that cannot be trained on so; one of the stage's own is checked in the spec."""
@@ -130,6 +156,16 @@ class Gradient(Method):
         if not self.own_loss and "ADAPTION_PROMPT" in kinds:
             raise ModelError(f"an incoming llama-adapter cannot be trained on by {self.kind}: its trainer stops at it")
 
+    def outcome(self, trainer: Any, step: int) -> dict[str, Any]:
+        """Further figures of the weights that are kept, those after `step`."""
+        return {}
+
+    def save(self, job: TrainJob, policy: Policy, dtype: str) -> None:
+        """Write the artifact."""
+        from harness.methods import _model
+
+        _model.save(policy, job.out, job.model["id"], dtype)
+
     def tokens(self, trainer: Any) -> int:
         """How many tokens were trained on."""
         return int(trainer.state.num_input_tokens_seen)
@@ -138,19 +174,25 @@ class Gradient(Method):
 
     def fit(self, job: TrainJob, progress: Progress) -> Trained:
         with extras.needed("train"):
+            import datasets  # noqa: F401
             import peft  # noqa: F401
+            import trl  # noqa: F401
             from transformers import set_seed
 
-            from harness.methods import _following, _model
+            from harness.methods import _following, _model, _probe
 
         dtype = self._dtype(job.model)
         set_seed(job.seed)  # Adapters start from random weights.
         with _model.quiet(), warnings.catch_warnings():
-            # PEFT asks a model about gradient checkpointing under a name that transformers is about to drop.
-            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+            # PEFT and TRL speak of gradient checkpointing under names that transformers is about to drop.
+            warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*", category=FutureWarning)
             policy = self.load(job, dtype)
+            self._check(policy)
+            look = partial(_probe.look, policy.model, policy.tokenizer, autocast=dtype == "bfloat16")
+            general = [look()] if self.makes == "policy" else []
             ready = self.ready(job, policy, dtype)
             trainer, steps = ready.trainer, ready.trainer.args.max_steps
+            trainer.measure = self._dev_metric(job, policy, dtype)
             companion = self.adapter.companion(policy.model, steps) if self.adapter is not None else None
             trainer.follow(
                 curves=job.work / "curves.jsonl",
@@ -165,6 +207,7 @@ class Gradient(Method):
             best = state.best_global_step if self.keep_best else None
             kept = best or state.global_step
             trainer.take(kept)
+            general += [look()] if general else []
             trained = Trained(
                 trainable_parameters=policy.trainable_parameters,
                 steps=state.global_step,
@@ -176,10 +219,15 @@ class Gradient(Method):
                     "dtype": dtype,
                     "learning_rate": trainer.args.learning_rate,
                     "stopped_early": state.global_step < steps,
+                    "train_loss": trainer.train_loss(kept),
                     "dev_loss": trainer.dev_figure(kept),
+                    "dev_loss_last": trainer.dev_figure(state.global_step),
+                    **({f"dev_{self.metric}": trainer.dev_figure(kept, trainer.best_key)} if trainer.measure else {}),
+                    **({"probe": dict(zip(("before", "after"), general, strict=True))} if general else {}),
+                    **self.outcome(trainer, kept),
                 },
             )
-            _model.save(policy, job.out, job.model["id"], dtype)
+            self.save(job, policy, dtype)
         shutil.copyfile(trainer.curves, job.out / "curves.jsonl")
         return trained
 
@@ -213,12 +261,50 @@ class Gradient(Method):
             "logging_steps": 1,
             "logging_nan_inf_filter": False,
             "save_steps": self.checkpoint_every,
-            "metric_for_best_model": "loss" if job.dev else None,
-            "greater_is_better": False if job.dev else None,
+            **self._best(job),
             "report_to": "none",
             "disable_tqdm": True,
             "dataloader_pin_memory": False,
         }
+
+    def _best(self, job: TrainJob) -> dict[str, Any]:
+        """What the best weights are chosen by."""
+        if job.dev is None:
+            return {"metric_for_best_model": None, "greater_is_better": None}
+        metric = self._metric(job)
+        if metric is None:
+            return {"metric_for_best_model": "loss", "greater_is_better": False}
+        return {
+            "metric_for_best_model": f"metric/{metric.name}",
+            "greater_is_better": metric.direction == "higher",
+        }
+
+    def _metric(self, job: TrainJob) -> Metric | None:
+        if self.metric is None:
+            return None
+        table = dict(job.references[self.metric]["metric"])
+        found = find("metrics", table.pop("kind")).model_validate(table)
+        assert isinstance(found, Metric)
+        return found
+
+    def _dev_metric(self, job: TrainJob, policy: Policy, dtype: str) -> DevMetric | None:
+        metric = self._metric(job)
+        if metric is None:
+            return None
+        if job.dev is None:
+            raise DataError(f"{self.kind}: metric = {metric.name!r} is measured on dev, and [data] names no `dev`")
+        from harness.methods import _dev_metric, _rows, _sampling
+
+        renderer = _rows.Renderer(policy.tokenizer, read_template(job.model.get("chat_template")))
+        sampler = _sampling.Sampler(
+            policy.model,
+            renderer,
+            end_tokens(policy.tokenizer, policy.model.generation_config.eos_token_id) | {renderer.end},
+            temperature=0.0,
+            most=self.metric_tokens,
+            autocast=dtype == "bfloat16",
+        )
+        return _dev_metric.DevMetric(metric, job.dev, sampler, self.limit(policy) - self.metric_tokens)
 
     def _dtype(self, model: Mapping[str, Any]) -> str:
         dtype: str = self.dtype
@@ -232,7 +318,8 @@ class Gradient(Method):
             return self.learning_rate
         if self.adapter is not None:
             return self.adapter.learning_rate * self.rate_scale
-        return (Adapter.learning_rate if policy.kind == "adapter" else WHOLE_RATE) * self.rate_scale
+        whole = all(weight.requires_grad for weight in policy.model.parameters())
+        return (WHOLE_RATE if whole else Adapter.learning_rate) * self.rate_scale
 
     def _evaluations(self, steps: int, per_epoch: int) -> frozenset[int]:
         """The steps after which dev is looked at; the last is one of them."""

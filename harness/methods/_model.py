@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,14 @@ from harness.plugins import Adapter, TrainJob
 @dataclass(frozen=True, slots=True)
 class Policy:
     """`model` is ready to train. `kind` is what its artifact will be: an adapter where the base weights stay those of
-    the model that the spec names, else a whole model. `base` is that model's fingerprint."""
+    the model that the spec names, else a whole model. `base` is that model's fingerprint. `settings` are those of the
+    model's configuration that were changed for the training alone, as they were before."""
 
     model: Any
     tokenizer: Any
     kind: str
     base: str
+    settings: dict[str, Any] = field(default_factory=dict)
     quantized_from: Path | None = None
     """Where the weights lie that the model holds quantised."""
     start: dict[str, Any] = field(default_factory=dict)
@@ -35,12 +37,21 @@ class Policy:
         return sum(weight.numel() for weight in self.model.parameters() if weight.requires_grad)
 
 
-def load(job: TrainJob, adapter: Adapter | None, dtype: str) -> Policy:
+def load(
+    job: TrainJob,
+    adapter: Adapter | None,
+    dtype: str,
+    *,
+    dropout: float = 0.0,
+    reshape: Callable[[Any], None] | None = None,
+) -> Policy:
     """Load the job's model, take in the incoming artifact, and make trainable what `adapter` says.
 
-    Without `adapter` the incoming adapter is trained on, or the whole model where none comes in; with one, an incoming
-    adapter is merged first. Frozen weights get `dtype`, unless the adapter quantises them, trained ones float32: a step
-    of the optimizer is often smaller than what a 16-bit number can hold. Raises ModelError.
+    `dropout` is set wherever the architecture can drop activations; `reshape` changes the whole model's layers, after
+    an incoming adapter was merged, so that what comes of it is a whole model. Without `adapter` the incoming adapter is
+    trained on, or the whole model where none comes in; with one, an incoming adapter is merged first. Frozen weights
+    get `dtype`, unless the adapter quantises them, trained ones float32: a step of the optimizer is often smaller than
+    what a 16-bit number can hold. Raises ModelError.
     """
     from peft import PeftModel
 
@@ -48,25 +59,33 @@ def load(job: TrainJob, adapter: Adapter | None, dtype: str) -> Policy:
     path = models.resolve(job.model["id"], revision=job.model.get("revision"), code=code)
     base = models.fingerprint(path, code=code)
     incoming = artifacts.kind(job.incoming, base, job.model["id"]) if job.incoming is not None else None
-    if adapter is not None and not adapter.merges and incoming is not None:
+    name = repr(job.model["id"])
+    if adapter is not None and not adapter.merges and (incoming is not None or reshape is not None):
         raise ModelError(
             f"adapter {adapter.kind} cannot be merged into a model, so it can only be trained for the model that the "
-            f"spec names; this stage starts from {job.incoming}, whose weights are others. Leave out its `adapter` to "
-            'train the incoming one on, or let it start from the base: start = "base".'
+            "spec names; this stage starts from other weights. Leave out its `adapter` to train the incoming one on, "
+            'or let it start from the base: start = "base".'
         )
     quantization = adapter.quantization(dtype) if adapter is not None else None
     source = job.incoming if incoming == "model" and job.incoming else path
+    tokenizer = load_tokenizer(path, code)
+    changed = incoming == "adapter" or reshape is not None
+    settings: dict[str, Any] = {}
+    if quantization is None or changed:
+        model, settings = _load(source, code, dropout)
     if incoming == "adapter" and job.incoming:
-        model = adapted.put(_load(source, code), job.incoming, repr(job.model["id"]), trainable=adapter is None)
-        if adapter is not None:
+        stays = adapter is None and reshape is None
+        model = adapted.put(model, job.incoming, name, trainable=stays)
+        if not stays:
             model = adapted.merge(model, f"adapter {job.incoming}")
-        if quantization is not None:  # Weights are quantised as they are loaded.
+    if reshape is not None:
+        reshape(model)
+        incoming = "model"
+    if quantization is not None:  # Weights are quantised as they are loaded.
+        if changed:
             source = job.work / "merged"
             model.save_pretrained(source)
-    if quantization is not None:
-        model = _load(source, code, quantization)
-    elif incoming != "adapter":
-        model = _load(source, code)
+        model, settings = _load(source, code, dropout, quantization)
     if adapter is not None:
         model = adapter.wrap(model)
     elif incoming != "adapter":
@@ -76,12 +95,42 @@ def load(job: TrainJob, adapter: Adapter | None, dtype: str) -> Policy:
     _cast(model, dtype)
     return Policy(
         model=model,
-        tokenizer=_tokenizer(path, code),
+        tokenizer=tokenizer,
         kind=kind,
         base=base,
+        settings=settings,
         quantized_from=source if quantization is not None else None,
         start=_start(model),
     )
+
+
+def frozen(job: TrainJob, meaning: Mapping[str, Any], dtype: str) -> tuple[Any, Any]:
+    """Load the policy that a reference of `job` stands for, to be asked and not trained, and its tokenizer: the job's
+    model with the artifact of a stage, another model (`another`), or the bare base. Raises ModelError."""
+    from peft import PeftModel
+
+    known, incoming = job.model, None
+    if (name := another(meaning)) is not None:
+        known = {**known, "id": name, "revision": None, "trust_remote_code": False}
+    elif "artifact" in meaning:
+        incoming = Path(meaning["artifact"])
+    policy = load(replace(job, model=known, incoming=incoming), None, "float32")
+    model = policy.model
+    if isinstance(model, PeftModel) and not model.active_peft_config.is_prompt_learning:
+        model = model.merge_and_unload()
+    model.requires_grad_(False).eval()
+    _cast(model, dtype)
+    return model, policy.tokenizer
+
+
+def another(meaning: Mapping[str, Any]) -> str | None:
+    """The name, or folder, of the model that a reference stands for, where it is another one than the job's: a folder
+    that no stage left holds a model of its own, with its own tokenizer."""
+    if "model" in meaning:
+        return str(meaning["model"])
+    folder = Path(meaning.get("artifact", ""))
+    own = (folder / "config.json").is_file() and not (folder / "artifact.json").is_file()
+    return str(folder) if "artifact" in meaning and own else None
 
 
 def save(policy: Policy, out: Path, name: str, dtype: str) -> None:
@@ -103,17 +152,19 @@ def save(policy: Policy, out: Path, name: str, dtype: str) -> None:
             model.save_pretrained(out, save_embedding_layers=False, path_initial_model_for_weight_conversion=began)
         (out / "README.md").unlink(missing_ok=True)
     else:
-        whole = _whole(policy)
-        for weight in whole.parameters():
+        model = whole(policy)
+        for weight in model.parameters():
             weight.data = weight.data.to(getattr(torch, dtype))
-        whole.config.dtype = getattr(torch, dtype)
-        whole.save_pretrained(out)
+        model.config.dtype = getattr(torch, dtype)
+        for name, value in policy.settings.items():
+            setattr(model.config, name, value)
+        model.save_pretrained(out)
         policy.tokenizer.save_pretrained(out)
     described = {"kind": policy.kind, "base": policy.base}
     (out / "artifact.json").write_text(json.dumps(described) + "\n", encoding="utf-8")
 
 
-def _whole(policy: Policy) -> Any:
+def whole(policy: Policy) -> Any:
     """The model with what was learned in its weights."""
     from peft import PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 
@@ -123,7 +174,7 @@ def _whole(policy: Policy) -> Any:
     if policy.quantized_from is not None:
         # Into the weights that were quantised, not into what quantising left of them.
         learned = get_peft_model_state_dict(model, save_embedding_layers=False)
-        model = get_peft_model(_load(policy.quantized_from, False), model.peft_config["default"])
+        model = get_peft_model(_load(policy.quantized_from, False)[0], model.peft_config["default"])
         set_peft_model_state_dict(model, learned)
     return adapted.merge(model, "what was learned")
 
@@ -171,13 +222,28 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _load(path: Path, trust_remote_code: bool, quantization: Any = None) -> Any:
+def _load(
+    path: Path, trust_remote_code: bool, dropout: float = 0.0, quantization: Any = None
+) -> tuple[Any, dict[str, Any]]:
+    """The model in `path`, and the settings that `dropout` changed, as they were."""
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
+    before: dict[str, Any] = {}
     try:
-        return AutoModelForCausalLM.from_pretrained(
+        config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=trust_remote_code)
+        if dropout:
+            before = _dropouts(config)
+            if not before:
+                raise ModelError(
+                    f"dropout = {dropout:g}: models of the kind {config.model_type!r} drop no activations. Leave it "
+                    "out; an adapter's own `dropout` works with every model"
+                )
+            for name in before:
+                setattr(config, name, dropout)
+        model = AutoModelForCausalLM.from_pretrained(
             path,
+            config=config,
             dtype="auto",
             use_safetensors=True,
             local_files_only=True,
@@ -187,9 +253,18 @@ def _load(path: Path, trust_remote_code: bool, quantization: Any = None) -> Any:
     except (OSError, SafetensorError, ValueError, KeyError, ImportError, RuntimeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(f"model {path} cannot be loaded: {reason}") from error
+    return model, before
 
 
-def _tokenizer(path: Path, trust_remote_code: bool) -> Any:
+def _dropouts(config: Any) -> dict[str, float]:
+    """The settings of a model's configuration that say how much is dropped in its layers."""
+    known = {name: value for name, value in config.to_dict().items() if "dropout" in name or name.endswith("pdrop")}
+    numbers = {name: value for name, value in known.items() if isinstance(value, float | int)}
+    return {name: value for name, value in numbers.items() if not name.startswith(("classifier", "summary"))}
+
+
+def load_tokenizer(path: Path, trust_remote_code: bool) -> Any:
+    """Load the tokenizer in the folder `path`. Raises ModelError."""
     from transformers import AutoTokenizer
 
     try:

@@ -7,6 +7,7 @@ that sacrebleu's signature names.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -20,14 +21,21 @@ class Corpus(Metric):
 
     All accepted answers of an example are its references; examples may have different numbers of them, and an example
     without any is not spoken of. The value equals sacrebleu's `corpus_score`; the mean of single examples would not.
+
+    The fields of a subclass are the settings of sacrebleu's own class, under their names.
     """
 
     unit: ClassVar[str] = "points"
     ceiling: ClassVar[float | None] = 100.0
 
     @abstractmethod
+    def library(self) -> Callable[..., Any]:
+        """Return sacrebleu's own class of this metric."""
+
     def opened(self) -> Any:
         """Return sacrebleu's own metric with the settings of this one."""
+        own = type(self).model_fields.keys() - Metric.model_fields.keys()
+        return self.library()(**{name: getattr(self, name) for name in own})
 
     def settings_of_formula(self) -> tuple[float, ...]:
         """The numbers that begin every row of statistics: what the reducer must know beside the counts."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from pydantic import Field
@@ -36,17 +37,10 @@ class Chrf(Corpus):
     def default_name(self) -> str:
         return f"chrF{self.beta}{'+' * self.word_order}"
 
-    def opened(self) -> Any:
+    def library(self) -> Callable[..., Any]:
         from sacrebleu.metrics.chrf import CHRF
 
-        return CHRF(
-            char_order=self.char_order,
-            word_order=self.word_order,
-            beta=self.beta,
-            lowercase=self.lowercase,
-            whitespace=self.whitespace,
-            eps_smoothing=self.eps_smoothing,
-        )
+        return CHRF
 
     def settings_of_formula(self) -> tuple[float, ...]:
         return (float(self.beta), float(self.eps_smoothing))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from harness.metrics._sacrebleu import Corpus
@@ -27,12 +28,7 @@ class Ter(Corpus):
     case_sensitive: bool = False
     """Whether case counts."""
 
-    def opened(self) -> Any:
+    def library(self) -> Callable[..., Any]:
         from sacrebleu.metrics.ter import TER
 
-        return TER(
-            normalized=self.normalized,
-            no_punct=self.no_punct,
-            asian_support=self.asian_support,
-            case_sensitive=self.case_sensitive,
-        )
+        return TER

@@ -89,8 +89,8 @@ def run(request: Any, tmp_path_factory: pytest.TempPathFactory, tiny_model: Path
     method = method_of(request.param)
     seen: dict[str, Any] = {}
 
-    def load(*args: Any) -> Any:
-        seen["policy"] = original(*args)
+    def load(*args: Any, **settings: Any) -> Any:
+        seen["policy"] = original(*args, **settings)
         seen["before"] = {name: weight.detach().clone() for name, weight in seen["policy"].model.named_parameters()}
         return seen["policy"]
 

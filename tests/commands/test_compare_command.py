@@ -61,7 +61,39 @@ def test_json_holds_what_is_printed_and_more(root: Path, capsys: pytest.CaptureF
     (pair,) = found["pairs"]
     assert pair["difference"]["value"] == pytest.approx(pair["value_b"]["value"] - pair["value_a"]["value"])
     assert {"p", "p_adjusted", "test", "verdict", "wins", "losses", "ties", "effect_size", "minimum_detectable",
-            "needed", "cost", "settings", "changed"} <= pair.keys()  # fmt: skip
+            "needed", "cost", "settings", "changed", "non_inferiority", "equivalence"} <= pair.keys()  # fmt: skip
+
+
+def test_what_is_shown_within_a_margin_is_said_and_stands_in_the_json(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, out, _ = called(capsys, root, "support", "zero-shot", "raft")
+    assert (
+        "B is no worse than A by more than 2.0 points: shown (score test of paired shares, clustered by group, " in out
+    )
+    assert "That B is within 2.0 points of A is not shown (two one-sided score tests" in out
+    _, out, _ = called(capsys, root, "support", "raft", "zero-shot", "--margin", "0.1", "--json")
+    found = json.loads(out)
+    (pair,) = found["pairs"]
+    assert found["margin"] == pair["non_inferiority"]["margin"] == 0.1
+    assert (pair["non_inferiority"]["holds"], pair["equivalence"]["holds"]) == (False, False)
+    _, out, _ = called(capsys, root, "support", "fewer", "--only-common")
+    assert "B to A: shown to be no worse by more than 2.0 points, or as good: within 2.0 points either way" in out
+    assert "p adjusted by Holm; --margin" in out
+
+
+@pytest.mark.parametrize(
+    ("margin", "message"),
+    [("-1", "must be a number of at least 0"), ("two", "must be a number"), ("2", "2 points are 0.02")],
+)
+def test_a_margin_that_says_nothing_is_wrong_usage(
+    root: Path, capsys: pytest.CaptureFixture[str], margin: str, message: str
+) -> None:
+    try:
+        status, _, err = called(capsys, root, "support", "rag", "raft", f"--margin={margin}")
+    except SystemExit as end:
+        status, err = int(end.code or 0), capsys.readouterr().err
+    assert status == 2 and message in err
 
 
 def test_two_experiments_in_one_table(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

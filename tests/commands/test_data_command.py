@@ -44,7 +44,8 @@ def test_clean_data_are_described_and_pass(comparison: Comparison) -> None:
     shown = comparison.call("data", "check", str(comparison.spec))
     assert shown.status == 0
     assert "Leaks: none." in shown.out
-    assert f"stand in the documents: {len(FRUIT)} of {len(FRUIT)} (wanted for retrieval" in shown.out
+    told = f"{len(FRUIT)} of {len(FRUIT)} held-out answers stand word for word in the documents (wanted for retrieval"
+    assert shown.out.count("in the documents") == shown.out.count(told) == 1
 
 
 @pytest.mark.parametrize(
@@ -97,7 +98,16 @@ def test_an_override_lets_the_run_go_on_and_is_shown_with_its_results(comparison
     note = "leaks of kind 'near' are allowed by the spec: 1 held-out input, such as long with train copy"
     assert any(each.startswith(note) for each in comparison.board()["notes"])
     (run,) = [run for run in comparison.store.snapshot("latest").runs() if run.variant == "plain"]
-    assert run.provenance["leaks"] == {"counts": {"near": 1}, "allowed": ["near"], "same_facts": False}
+    recorded = run.provenance["leaks"]
+    assert (recorded["counts"], recorded["allowed"], recorded["same_facts"]) == ({"near": 1}, ["near"], False)
+    shown = {
+        "leaderboard": comparison.call("leaderboard", "latest").out,
+        "slices": comparison.call("slices", "latest", "--by", "group").out,
+        "slices --json": comparison.call("slices", "latest", "--by", "group", "--json").out,
+        "decide": comparison.call("decide", "latest").out,
+        "show": comparison.call("show", "latest", "plain").out,
+    }
+    assert [word for word, out in shown.items() if note[:40] not in " ".join(out.split())] == []
     assert check(comparison)[1]["heldout_use"] == {"snapshots": [1], "runs": 1}
 
 
@@ -115,7 +125,6 @@ def test_every_figure_is_of_the_rows_that_a_run_would_use_and_counts_one_as_one(
     shown = comparison.call("data", "check", str(comparison.spec)).out
     assert "train: 1 row, fingerprint" in shown
     assert "heldout: 1 row, fingerprint" in shown
-    assert "stand in the documents: 1 of 1 (" in shown
     assert "1 of 1 held-out answers stand word for word" in shown
 
 
@@ -143,3 +152,20 @@ def test_presidio_is_explained_where_it_is_missing(comparison: Comparison) -> No
     done = comparison.call("data", "check", str(comparison.spec), "--presidio", "en")
     assert done.status == 1
     assert "pip install presidio-analyzer" in done.err
+
+
+def test_preferences_and_texts_are_described_and_checked_too(comparison: Comparison) -> None:
+    rows = [{"prompt": f"Is plum {n} ripe?", "chosen": "yes", "rejected": "I could not say"} for n in range(30)]
+    rows.append({"prompt": "Is plum 3 ripe?", "chosen": "I could not say", "rejected": "yes"})
+    (comparison.folder / "prefs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (comparison.folder / "text.jsonl").write_text(json.dumps({"id": "t", "text": "Plums are stone fruit."}) + "\n")
+    text = comparison.spec.read_text()
+    assert "[data]" in text
+    comparison.spec.write_text(text.replace("[data]", '[data]\npreferences = "prefs.jsonl"\ntext = "text.jsonl"'))
+    status, found = check(comparison)
+    assert status == 0
+    counts = {name: found["splits"][name]["rows"] for name in ("preferences", "preferences_dev", "text")}
+    assert (counts["preferences"] + counts["preferences_dev"], counts["text"]) == (31, 1)
+    told = {(one["kind"], one["split"]) for one in found["quality"]}
+    assert ("length_bias", "preferences") in told
+    assert sum(kind == "contradiction" for kind, _ in told) == 1

@@ -34,13 +34,13 @@ class Theirs(Gradient):
             {"adapter": "prefix", "gradient_checkpointing": True},
             "adapter prefix cannot be trained with gradient_ch",
         ),
-        (Theirs, {"adapter": "llama-adapter"}, "adapter llama-adapter does not work with the trainer behind .*Theirs"),
+        (Theirs, {"adapter": "llama-adapter"}, "Theirs cannot train the adapter llama-adapter"),
         (
             Sft,
             {"adapter": {"kind": "lora", "targets": ["lm_head"]}},
-            "behind sft reads the output layer past an adapter",
+            "an adapter on lm_head would never be trained",
         ),
-        (Theirs, {"adapter": {"kind": "ia3", "targets": ["lm_head"]}}, "so lm_head cannot be a target"),
+        (Theirs, {"adapter": {"kind": "ia3", "targets": ["lm_head"]}}, "an adapter on lm_head would never be trained"),
     ],
 )
 def test_pairs_that_fail_are_refused_with_the_reason(method: Any, settings: dict[str, Any], said: str) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -499,7 +500,7 @@ def test_damaged_weights_are_a_model_error(trained: Any, tmp_path: Path, tiny_mo
     model = shutil.copytree(tiny_model, tmp_path / "model")
     for folder, name in ((adapter, "adapter_model.safetensors"), (model, "model.safetensors")):
         (folder / name).write_bytes((folder / name).read_bytes()[:-50])
-    with pytest.raises(ModelError, match="does not fit model"):
+    with pytest.raises(ModelError, match="is damaged or cannot be read"):
         Sft(epochs=1).fit(make_job(tmp_path / "one", tiny_model, incoming=adapter), silent)
     with pytest.raises(ModelError, match="cannot be loaded"):
         Sft(**QUICK).fit(make_job(tmp_path / "two", model), silent)
@@ -559,6 +560,12 @@ def test_settings_without_sense_are_refused(settings: dict[str, Any]) -> None:
         Sft(**settings)
 
 
+@pytest.mark.parametrize(("batch", "micro", "next"), [(8, None, 4), (8, 4, 2), (6, None, 3), (6, 3, 1), (8, 1, None)])
+def test_without_memory_fewer_rows_are_computed_at_once(batch: int, micro: int | None, next: int | None) -> None:
+    fewer = Sft(batch_size=batch, micro_batch=micro).fewer_at_once()
+    assert (fewer and (fewer.batch_size, fewer.micro_batch)) == (next and (batch, next))
+
+
 def test_what_changes_no_weights_stays_out_of_the_artifacts_name() -> None:
     one, other = Sft(name="a", checkpoint_every=5), Sft()
     assert one.settings(built=True) == other.settings(built=True)
@@ -573,3 +580,51 @@ def test_the_built_in_model_learns_from_whole_weights_and_from_an_adapter(tmp_pa
         Sft(adapter=adapter, epochs=3, batch_size=4).fit(job, silent)
         losses = [line["loss"] for line in curves(job.out)]
         assert losses[-1] < 0.6 * losses[0], name
+
+
+# ---------------------------------------------------------------------------------------- a metric on answers to dev
+
+
+def dev_rows(count: int) -> list[dict[str, Any]]:
+    """Rows as a training step writes them, with the examples behind them."""
+    return [
+        value | {"example": {"id": value["id"], "input": value["messages"][0]["content"], "targets": ["2 years"]}}
+        for value in (row(n, f"how long is the warranty of kettle {n}?", "2 years") for n in range(count))
+    ]
+
+
+def by_metric(folder: Path, model: Path, **settings: Any) -> tuple[Any, list[dict[str, float]]]:
+    """Train rows that all have one answer until the metric on dev no longer rises."""
+    kind, name = settings.pop("kind", "token_f1"), settings.pop("name", "token_f1")
+    job = make_job(folder, model, train=dev_rows(16), dev=dev_rows(4))
+    job = replace(job, references={name: {"metric": {"kind": kind}}})
+    method = Sft(**QUICK | {"metric": name, "metric_tokens": 8, "epochs": 12, "eval_every": 4, **settings})
+    outcome = method.fit(job, silent)
+    return outcome, [line for line in curves(job.out) if f"dev_{name}" in line]
+
+
+def test_training_stops_when_a_metric_of_generated_answers_no_longer_rises(tmp_path: Path, tiny_model: Path) -> None:
+    outcome, measured = by_metric(tmp_path / "job", tiny_model, learning_rate=2e-2, patience=2)
+    values = [line["dev_token_f1"] for line in measured]
+    assert max(values) > values[0]
+    best = next(line["step"] for line in measured if line["dev_token_f1"] == max(values))
+    assert outcome.best_step == best
+    assert outcome.details["dev_token_f1"] == max(values)
+    assert outcome.details["stopped_early"]
+    assert outcome.steps == best + 2 * 4, "two more evaluations brought nothing better"
+
+
+def test_of_a_metric_that_should_be_low_the_lowest_is_the_best(tmp_path: Path, tiny_model: Path) -> None:
+    outcome, measured = by_metric(tmp_path / "job", tiny_model, kind="length", name="length_words", epochs=4)
+    values = {line["step"]: line["dev_length_words"] for line in measured}
+    assert outcome.details["dev_length_words"] == values[outcome.best_step] == min(values.values())
+
+
+def test_a_metric_without_dev_or_of_other_rows_is_refused(tmp_path: Path, tiny_model: Path) -> None:
+    from harness.methods.dpo import Dpo
+
+    job = replace(make_job(tmp_path / "job", tiny_model), references={"token_f1": {"metric": {"kind": "token_f1"}}})
+    with pytest.raises(DataError, match=r"sft: metric = 'token_f1' is measured on dev, and \[data\] names no `dev`"):
+        Sft(**QUICK, metric="token_f1").fit(job, silent)
+    with pytest.raises(ValidationError, match="dpo reads preferences: leave it out"):
+        Dpo(metric="token_f1")

@@ -190,6 +190,58 @@ def test_the_controls_stand_in_the_leaderboards_notes_and_in_the_step(tmp_path: 
     assert "Is the colour right?" in step.prediction(0).calls[0].messages[0].content
 
 
+def test_what_a_judge_failed_on_is_asked_again_only_on_request(tmp_path: Path) -> None:
+    made = with_a_judge(tmp_path / "it")
+    asked, broken = made.folder / "asked.txt", made.folder / "no line.txt"
+    judge = {"JUDGES_LOG": str(asked), "JUDGES_BROKEN": str(broken)}
+    broken.write_text("apple\nfig\n")
+    assert made.run(**judge).status == 0
+    first = made.step("plain", "score.quality")
+    told = "plain: quality: 2 of 17 requests to its model failed; the first: the line was bad"
+    assert told in str(made.board()["notes"])
+    asked.unlink()
+    assert made.run(**judge).status == 0
+    assert logged(asked) == 0, "nothing is missing"
+
+    broken.write_text("fig\n")
+    assert made.run("--retry-errors", "--only", "plain", **judge).status == 0
+    assert all("apple" in question or "fig" in question for question in asked.read_text().splitlines())
+    second = made.step("plain", "score.quality")
+    count = (first.outcome or {})["failed"]
+    assert second.name != first.name and logged(asked) == count
+    assert 0 < (second.outcome or {})["failed"] < count
+    assert len(second.predictions()) == len(first.predictions())
+    notes = str(made.board()["notes"])
+    assert f"quality: requests to its model that failed and were asked again (--retry-errors): {count}" in notes
+
+    broken.unlink()
+    asked.unlink()
+    table = JUDGED.replace("[[metric]]", "").strip().replace("\n", ", ")
+    scored = made.call("score", "fruit", "--metric", table, "--retry-errors", "--json", **judge)
+    assert scored.status == 0
+    rows = {row["variant"]: row["metrics"]["quality"] for row in scored.json["rows"]}
+    assert {row["errors"] for row in rows.values()} == {0}
+    sound = with_a_judge(tmp_path / "sound")
+    assert sound.run().status == 0
+    expected = {row["variant"]: row["metrics"]["quality"]["value"] for row in sound.board()["rows"]}
+    assert {name: row["value"] for name, row in rows.items()} == expected
+    left = logged(asked)
+    assert made.run("--retry-errors", **judge).status == 0
+    assert logged(asked) == left, "nothing has failed any more"
+
+
+def test_a_judge_that_could_not_be_reached_at_all_is_asked_again_by_the_next_run(tmp_path: Path) -> None:
+    made = with_a_judge(tmp_path / "it")
+    broken = made.folder / "no line.txt"
+    broken.write_text("ripe\n")
+    done = made.run(JUDGES_BROKEN=str(broken))
+    assert done.status == 1
+    assert "quality failed on all 8 answers that it speaks of" in str(made.board()["rows"])
+    broken.unlink()
+    assert made.run(JUDGES_BROKEN=str(broken)).status == 0
+    assert {row["status"] for row in made.board()["rows"]} == {"complete"}
+
+
 def test_a_kill_while_a_judge_marks_loses_no_batch(tmp_path: Path) -> None:
     alone, killed = with_a_judge(tmp_path / "alone"), with_a_judge(tmp_path / "killed")
     asked = {made: made.folder / "asked.txt" for made in (alone, killed)}

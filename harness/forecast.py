@@ -1,0 +1,128 @@
+"""What a training stage will take, and what is unwise about it, before it starts and without loading torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from harness import models
+from harness.data import Dataset
+from harness.errors import ModelError
+from harness.figures import counted
+from harness.plugins import Backend, Method
+from harness.spec import Spec
+
+CHARACTERS_PER_TOKEN = 4.2
+"""English text in the vocabularies of current models, roughly: the tokenizer itself is not loaded."""
+
+BARE = 700 << 20
+"""What a process takes that has loaded torch, transformers and TRL and nothing else, measured on Linux."""
+
+SMALLEST_DEV = 20
+"""Fewer dev rows than this choose the best step by chance more than by quality."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shapes:
+    """The sizes of a model: the shape of each of its `weights` by name, and of its layers."""
+
+    weights: Mapping[str, tuple[int, ...]]
+    layers: int
+    hidden: int
+    vocabulary: int
+
+    @property
+    def parameters(self) -> int:
+        return sum(math.prod(shape) for shape in self.weights.values())
+
+
+def shapes(model: Backend) -> Shapes | None:
+    """The shapes of a model that lies on this machine; None where it has none, or they cannot be read."""
+    table = model.table()
+    if "id" not in table or not model.trainable:
+        return None
+    try:
+        path = models.resolve(table["id"], revision=table.get("revision"), code=bool(table.get("trust_remote_code")))
+        weights, config = models.shapes(path)
+    except ModelError:
+        return None
+    inner: Mapping[str, Any] = config.get("text_config") or config
+    try:
+        return Shapes(weights, inner["num_hidden_layers"], inner["hidden_size"], inner["vocab_size"])
+    except KeyError:
+        return None
+
+
+def memory(method: Method, model: Shapes, *, row: float, answer: float, dtype: str) -> int | None:
+    """About how many bytes the stage's process will take at most; None where the method does not say how many rows it
+    computes at once. `row` and `answer` are the mean tokens of a row and of its answer, `dtype` what products are
+    computed in.
+
+    Frozen weights take their own size, trained ones 16 bytes each (float32, its gradient, and Adam's two moments:
+    Rajbhandari et al. 2020, arXiv 1910.02054); activations 34 bytes a token, layer and unit of width in 16 bits
+    (Korthikanti et al. 2022, arXiv 2205.05198, attention scores left out, which are not kept), or 2 with gradient
+    checkpointing; logits are kept in float32, three times over.
+    """
+    rows = method.rows_at_once
+    if rows is None:
+        return None
+    adapter = getattr(method, "adapter", None)
+    trained = model.parameters if adapter is None else adapter.trainable(model.weights)
+    wide = 4 if dtype == "float32" else 2
+    frozen = 0 if trained == model.parameters else model.parameters
+    kept = 2 if getattr(method, "gradient_checkpointing", False) else 34
+    activations = rows * row * model.layers * model.hidden * kept * wide / 2
+    logits = rows * answer * model.vocabulary * 12
+    return round(BARE + frozen * wide + 16 * (trained or 0) + activations + logits)
+
+
+def warnings(spec: Spec, dataset: Dataset) -> list[str]:
+    """What the check of a spec warns of in its training stages."""
+    found: dict[str, list[str]] = {}
+    model = shapes(spec.model) if any(variant.train for variant in spec.variants) else None
+    texts = [f"{row.input}{row.targets[0]}" for row in dataset.train if row.targets]
+    tokens = sum(map(len, texts)) / CHARACTERS_PER_TOKEN
+    for variant in spec.variants:
+        for method in variant.train:
+            said = [*_rate(method), *_size(method, model, tokens), *_dev(method, len(dataset.dev))]
+            for each in said:
+                found.setdefault(f"stage {method.label}: {each}", []).append(variant.name)
+    return [f"{_listed(names)}, {said}" for said, names in found.items()]
+
+
+def _listed(names: list[str]) -> str:
+    """The first of several variants that are warned of the same."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
+
+
+def _rate(method: Method) -> Iterator[str]:
+    rate, adapter = getattr(method, "learning_rate", None), getattr(method, "adapter", None)
+    if rate is None or adapter is None:
+        return
+    low, high = (end * getattr(method, "rate_scale", 1.0) for end in adapter.usual)
+    if not low <= rate <= high:
+        usual = f"{low:g} to {high:g}, which is usual for {method.kind} with {adapter.kind}"
+        yield f"learning_rate {rate:g} is outside {usual}"
+
+
+def _size(method: Method, model: Shapes | None, tokens: float) -> Iterator[str]:
+    adapter = getattr(method, "adapter", None)
+    if model is None or method.reads != "examples" or method.makes != "policy":
+        return
+    trained = adapter.trainable(model.weights) if adapter is not None else None
+    seen = tokens * method.passes()
+    if trained is not None and trained > seen > 0:
+        yield (
+            f"{trained:,} weights are trained on about {seen:,.0f} tokens: it may memorise more than it learns. A "
+            "smaller adapter, or more rows, would be safer"
+        )
+
+
+def _dev(method: Method, rows: int) -> Iterator[str]:
+    stops = getattr(method, "patience", None) is not None or getattr(method, "keep_best", False)
+    if stops and method.reads == "examples" and 0 < rows < SMALLEST_DEV:
+        chosen = f"the best step is chosen on {counted(rows, 'dev row')}, mostly by chance"
+        yield f"{chosen}; {SMALLEST_DEV} or more would say something"

@@ -1,0 +1,131 @@
+"""What all stages that learn from rewards share: the settings, and the way from prompts and rewards to a trainer."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from harness.chat import end_tokens, read_template
+from harness.devices import pick_device
+from harness.errors import DataError
+from harness.methods._gradient import Gradient, Ready
+from harness.plugins import Local, Reads, Refers, TrainJob
+
+if TYPE_CHECKING:
+    from harness.methods._model import Policy
+    from harness.methods._rollouts import Rollouts
+    from harness.methods._sampling import Prompt
+
+Named = Annotated[str, Refers("reward"), Local(or_name=True)]
+
+
+class Reinforcement(Gradient):
+    """A stage that samples answers to prompts and raises their reward, near a reference: the policy as the stage
+    received it. Dropout is off: the policy that is trained has to be the one that answered."""
+
+    reward: Named | tuple[Named, ...]
+    """What rewards an answer: a stage `reward` (its name, or "variant.name"), a folder with a reward model,
+    "metric:NAME" for a metric of the spec (one whose lower values are better counts negative), or several of these."""
+    reward_weights: tuple[float, ...] | None = None
+    """What each reward is multiplied by before they are added up; by default 1."""
+    prompts: Literal["train", "preferences"] = "train"
+    """Whose prompts are answered: those of the train split, or of the preferences."""
+    epochs: float = Field(1.0, gt=0)
+    """How often the prompts are gone through."""
+    temperature: float = Field(1.0, gt=0)
+    """What answers are sampled at; the policy that is trained is the one at this temperature."""
+    max_tokens: int = Field(64, ge=1)
+    """Tokens of an answer, after which it is cut."""
+    missing_end_penalty: float = Field(0.0, ge=0)
+    """What is taken off the reward of an answer that was cut."""
+    dev_prompts: int = Field(64, ge=1)
+    """How many of the dev prompts, the first ones, are answered at each evaluation."""
+    keep_best: bool = True
+    """Whether the weights with the highest mean reward on dev are kept, rather than the last."""
+
+    @property
+    def reads(self) -> Reads:
+        return "preferences" if self.prompts == "preferences" else "examples"
+
+    @property
+    def rewards(self) -> tuple[str, ...]:
+        return (self.reward,) if isinstance(self.reward, str) else self.reward
+
+    @model_validator(mode="after")
+    def _each_reward_has_a_weight(self) -> Self:
+        if not self.rewards:
+            raise ValueError('name at least one reward: a stage, a folder, or "metric:NAME"')
+        if self.reward_weights is not None and len(self.reward_weights) != len(self.rewards):
+            raise ValueError(f"{len(self.rewards)} rewards and {len(self.reward_weights)} reward_weights: one each")
+        return self
+
+    # ---------------------------------------------------------------------------------------------------- the trainer
+
+    @abstractmethod
+    def trainer(
+        self, job: TrainJob, policy: Policy, dtype: str, prompts: list[Prompt], dev: list[Prompt], rollouts: Rollouts
+    ) -> tuple[Any, int]:
+        """The trainer, and how many of its steps go once through the prompts."""
+
+    def ready(self, job: TrainJob, policy: Policy, dtype: str) -> Ready:
+        from harness.methods import _likelihood, _rewards, _rollouts, _rows, _sampling
+
+        device = pick_device(job.model.get("device", "auto"))
+        model = policy.model.to(device)
+        _likelihood.without_dropout(model)
+        renderer = _rows.Renderer(policy.tokenizer, read_template(job.model.get("chat_template")))
+        ends = end_tokens(policy.tokenizer, model.generation_config.eos_token_id) | {renderer.end}
+        rewards = _rewards.load(
+            self.rewards, self.reward_weights, job.references,
+            tokenizer=policy.tokenizer, end=renderer.end, ends=ends, device=device, dtype=dtype,
+        )  # fmt: skip
+        most = self.limit(policy) - self.max_tokens
+        if most < 1:
+            raise DataError(
+                f"max_tokens is {self.max_tokens}, and prompt and answer together have {self.limit(policy)} tokens at "
+                "most, so no prompt has room. Lower max_tokens."
+            )
+        read, counts = _sampling.read(job.train, renderer, most)
+        prompts = rewards.rewarded(read, job.train)
+        details: dict[str, Any] = counts | {"prompts_without_reward": len(read) - len(prompts)}
+        dev: list[Prompt] = []
+        if job.dev is not None:
+            read, _ = _sampling.read(job.dev, renderer, most)
+            dev = rewards.rewarded(read, job.dev)[: self.dev_prompts]
+            details |= {"dev_prompts": len(dev), "dev_answers": f"sampled at temperature {self.temperature:g}"}
+        settings: dict[str, Any] = {"temperature": self.temperature, "autocast": dtype == "bfloat16"}
+        rollouts = _rollouts.Rollouts(
+            sampler=_sampling.Sampler(model, renderer, ends, most=self.max_tokens, **settings),
+            likelihood=_likelihood.Likelihood(model, **settings),
+            reference=_likelihood.Reference(model, fresh=self.adapter is not None),
+            rewards=rewards,
+            missing_end=self.missing_end_penalty,
+        )
+        trainer, per_epoch = self.trainer(job, policy, dtype, prompts, dev, rollouts)
+        trainer.roll_with(rollouts, dev)
+        return Ready(trainer, per_epoch, details)
+
+    def arguments(self, job: TrainJob, policy: Policy, steps: int) -> dict[str, Any]:
+        by_reward = job.dev is not None and self.metric is None
+        best = {"metric_for_best_model": "reward", "greater_is_better": True} if by_reward else {}
+        return super().arguments(job, policy, steps) | best
+
+    def outcome(self, trainer: Any, step: int) -> dict[str, Any]:
+        """Mean reward, tokens of an answer and share of answers that ended, on dev before and after, and the divergence
+        after, in nats an answer; nothing where there is no dev."""
+        if not trainer.dev:
+            return {}
+        found = {}
+        for name in ("reward", "answer_tokens", "ended"):
+            for when, at in (("before", 0), ("after", step)):
+                found[f"{name}_{when}"] = trainer.dev_figure(at, f"eval_{name}")
+        return found | {"kl": trainer.dev_figure(step, "eval_kl")}
+
+    def counted(self, prompts: int, size: int, each: int) -> tuple[int, int]:
+        """The steps of the whole training and of one epoch, where `size` prompts make `each` steps."""
+        per_epoch = math.ceil(prompts / size) * each
+        steps = math.ceil(self.epochs * math.ceil(prompts / size)) * each
+        return (steps if self.max_steps is None else min(steps, self.max_steps)), per_epoch
