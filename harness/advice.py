@@ -45,6 +45,7 @@ def headline(decision: Decision) -> list[str]:
 def _answer(decision: Decision) -> list[str]:
     name, reason, count = decision["recommended"], decision["reason"], len(decision["variants"])
     metric = decision["primary"]["name"]
+    ship = "If one has to ship," if decision["fit_for_use"] is False else "Ship"
     if reason == "nothing completed":
         return ["Nothing can be decided: no variant has completed with a figure to decide by."]
     if name is None:
@@ -55,14 +56,14 @@ def _answer(decision: Decision) -> list[str]:
         which = "the only variant" if count == 1 else f"the only one of {count} variants that completed"
         return [f"{name} is {which}, so there was nothing to compare it with; it meets every constraint that is set."]
     if reason == "the only one left":
-        return [f"Ship {name}: it is the only variant that meets every constraint."]
+        return [f"{ship} {name}: it is the only variant that meets every constraint."]
     if not decision["tied"]:
-        return [f"Ship {name}."]
+        return [f"{ship} {name}."]
     candidates = [decision["best"], *decision["tied"]]
     doubt = f"Not enough evidence to say which of {_listed(candidates)} has the best {metric}: {_more(decision)}."
     if good := decision["as_good"]:
         shown = [other for other in good if _near(decision, other)]
-        said = f"Ship {name}: {_as_good(decision, shown)}, and {_among(decision, [decision['best'], *good])}."
+        said = f"{ship} {name}: {_as_good(decision, shown)}, and {_among(decision, [decision['best'], *good])}."
         return [said] if len(shown) == len(decision["tied"]) else [doubt, said]
     pair = _pair(decision, name, decision["tied"][0])
     ahead = f"it is ahead of {decision['tied'][0]} by {_difference(decision, pair)}"

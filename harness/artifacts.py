@@ -8,16 +8,12 @@ from typing import Any, Literal
 
 from harness.errors import ModelError
 
-# Settings that PEFT's configurations of these methods have and no others do.
-_OUTSIDE_THE_WEIGHTS = ("num_virtual_tokens", "adapter_len")
-
 
 def kind(path: Path, base: str, name: str) -> Literal["adapter", "model"]:
     """Return what the folder `path` holds: an adapter for the model `name`, or a whole model to take its place.
 
     `base` is that model's fingerprint. Raises ModelError where the folder is neither, says that it comes from other
-    weights or is a reward model, or holds an adapter that works by added tokens (prompt or prefix tuning) rather than
-    in the weights.
+    weights, or is a reward model.
     """
     said = described(path)
     made_from = said.get("base")
@@ -35,7 +31,6 @@ def kind(path: Path, base: str, name: str) -> Literal["adapter", "model"]:
     if found == "preferences":
         raise ModelError(f"artifact {path} holds preferences, and no model: name it as `preferences`")
     if found == "adapter":
-        _refuse_added_tokens(path)
         return "adapter"
     if found == "model":
         return "model"
@@ -48,15 +43,6 @@ def described(path: Path) -> dict[str, Any]:
     if not path.is_dir():
         raise ModelError(f"there is no adapter folder {path}")
     return _read(path / "artifact.json")
-
-
-def _refuse_added_tokens(path: Path) -> None:
-    config = _read(path / "adapter_config.json")
-    if any(setting in config for setting in _OUTSIDE_THE_WEIGHTS):
-        raise ModelError(
-            f"adapter {path} is of the kind {config.get('peft_type')}, which puts trained tokens before or beside the "
-            "text. Only adapters that change the model's own layers, such as LoRA, can be used here."
-        )
 
 
 def _read(file: Path) -> dict[str, Any]:

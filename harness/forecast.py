@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -34,7 +35,7 @@ class Shapes:
 
     @property
     def parameters(self) -> int:
-        return sum(_product(shape) for shape in self.weights.values())
+        return sum(math.prod(shape) for shape in self.weights.values())
 
 
 def shapes(model: Backend) -> Shapes | None:
@@ -79,15 +80,22 @@ def memory(method: Method, model: Shapes, *, row: float, answer: float, dtype: s
 
 def warnings(spec: Spec, dataset: Dataset) -> list[str]:
     """What the check of a spec warns of in its training stages."""
-    found: list[str] = []
+    found: dict[str, list[str]] = {}
     model = shapes(spec.model) if any(variant.train for variant in spec.variants) else None
     texts = [f"{row.input}{row.targets[0]}" for row in dataset.train if row.targets]
     tokens = sum(map(len, texts)) / CHARACTERS_PER_TOKEN
     for variant in spec.variants:
         for method in variant.train:
             said = [*_rate(method), *_size(method, model, tokens), *_dev(method, len(dataset.dev))]
-            found += [f"{variant.name}, stage {method.label}: {each}" for each in said]
-    return found
+            for each in said:
+                found.setdefault(f"stage {method.label}: {each}", []).append(variant.name)
+    return [f"{_listed(names)}, {said}" for said, names in found.items()]
+
+
+def _listed(names: list[str]) -> str:
+    """The first of several variants that are warned of the same."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
 
 
 def _rate(method: Method) -> Iterator[str]:
@@ -118,10 +126,3 @@ def _dev(method: Method, rows: int) -> Iterator[str]:
     if stops and method.reads == "examples" and 0 < rows < SMALLEST_DEV:
         chosen = f"the best step is chosen on {counted(rows, 'dev row')}, mostly by chance"
         yield f"{chosen}; {SMALLEST_DEV} or more would say something"
-
-
-def _product(shape: tuple[int, ...]) -> int:
-    size = 1
-    for length in shape:
-        size *= length
-    return size

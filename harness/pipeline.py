@@ -147,8 +147,9 @@ class Pipeline:
         # The peak is the child's alone: what this process holds for other steps has no part in the training.
         outcome = {**meter.figures(), "peak_memory_bytes": peak, **asdict(trained), "device": self._device()}
         folder = task.step.path / "artifact"
+        size = size_of(folder)  # Without the card, whose figures of time have a length of their own each time.
         cards.write(folder, stage, task.run.steps[task.role], self._spec.model, outcome)
-        return {**outcome, "bytes": size_of(folder)}
+        return {**outcome, "bytes": size}
 
     def _predict(self, task: Task) -> dict[str, Any]:
         run = task.run

@@ -543,10 +543,41 @@ class Adapter(Plugin):
 
     learning_rate: ClassVar[float] = 2e-4
     """What a method takes where the spec names none."""
+    usual: ClassVar[tuple[float, float]] = (5e-5, 2e-3)
+    """The lowest and the highest learning rate that is usual with it."""
+    prompt_learning: ClassVar[bool] = False
+    """Whether it trains tokens that stand before the text instead of something in the model's layers."""
+    gradient_checkpointing: ClassVar[bool] = True
+    """Whether it can be trained where activations are computed again in the backward pass."""
+    trl: ClassVar[bool] = True
+    """Whether TRL's own trainers of causal models accept it."""
+    merges: ClassVar[bool] = True
+    """Whether what was learned can be merged into the model's weights: a stage with an adapter of its own can only
+    start from what can be merged, and one whose adapter cannot be merged only from the base model."""
+
+    @property
+    def targets_output(self) -> bool:
+        """Whether it sits on the output layer."""
+        return False
+
+    def quantization(self, dtype: str) -> Any:
+        """How the frozen weights are stored: a quantization config of transformers, None where they stay as they are.
+        `dtype` is what products are computed in."""
+        return None
 
     @abstractmethod
     def wrap(self, model: Any) -> Any:
         """Return the torch model with this adapter's weights trainable and the others frozen."""
+
+    def trainable(self, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
+        """How many weights it would train in a model whose weights have these shapes, by name; None where that cannot
+        be told without loading the model."""
+        return None
+
+    def companion(self, model: Any, steps: int) -> Any:
+        """What goes along with a training of so many steps: a transformers TrainerCallback, or None. One that holds
+        state has `state_dict` and `load_state_dict`, by which a resumed training gets it back."""
+        return None
 
 
 Reads = Literal["examples", "preferences", "documents", "conversations", "nothing"]

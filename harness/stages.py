@@ -13,7 +13,7 @@ from typing import Literal
 
 from harness.errors import Fault, did_you_mean
 from harness.layers import fault
-from harness.plugins import Family, Makes, Method, Metric, Refers, refers
+from harness.plugins import Adapter, Family, Makes, Method, Metric, Refers, refers
 from harness.shape import instance
 from harness.toml_lines import Node
 
@@ -124,9 +124,55 @@ def faults(root: Node) -> Iterator[Fault]:
                     if said := _wrong(trains, name, number, text, refers(method, field), metrics):
                         sound = False
                         yield fault(stage.table.get(field, stage), said)
-    if sound and (circle := _circle(trains)):
+    if not sound:
+        return
+    if circle := _circle(trains):
         listed = " -> ".join(f"{name}.{trains[name][number].label}" for name, number in circle)
         yield fault(nodes[circle[0][0]], f"these stages wait for each other: {listed}")
+        return
+    for name, methods in trains.items():
+        for number in range(len(methods)):
+            if said := _cannot_merge(trains, name, number):
+                stage = nodes[name].table["train"].items[number]
+                yield fault(stage.table.get("adapter", stage), said)
+
+
+def _cannot_merge(trains: Trains, variant: str, number: int) -> str | None:
+    """What is wrong with a stage that has an adapter of its own and does not start from the base: what comes in is
+    merged first, and its own is merged at the end."""
+    own = _adapter(trains[variant][number])
+    start, _ = sources(trains, variant, number)
+    if own is None or start is None or start.kind == "base":
+        return None
+    if not own.merges:
+        return (
+            f"{own.kind} cannot be merged into weights, so it can only be trained for the model of the spec itself, "
+            'and this stage starts from what another one trained: write start = "base", or leave `adapter` out to '
+            "train that one's on"
+        )
+    before = _adapter_of(trains, start)
+    if before is not None and not before.merges:
+        return (
+            f"this stage starts from {before.kind}, which cannot be merged into weights to make place for another "
+            "adapter: leave `adapter` out to train that one on"
+        )
+    return None
+
+
+def _adapter_of(trains: Trains, source: Source) -> Adapter | None:
+    """The adapter that the policy of a stage has: its own, or the one that it trained on."""
+    if source.kind != "stage":
+        return None
+    own = _adapter(trains[source.variant][source.number])
+    if own is not None:
+        return own
+    start, _ = sources(trains, source.variant, source.number)
+    return None if start is None else _adapter_of(trains, start)
+
+
+def _adapter(method: Method) -> Adapter | None:
+    found = getattr(method, "adapter", None)
+    return found if isinstance(found, Adapter) else None
 
 
 def _wrong(
@@ -143,7 +189,8 @@ def _wrong(
         hint = did_you_mean(source.name, [name for name, reason in metrics.items() if reason is None])
         return f"there is no [[metric]] {source.name!r} that gives each answer a number.{hint}"
     reason = metrics[source.name]
-    return None if reason is None else f"the metric {source.name!r} cannot be used in training: {reason}"
+    use = "be a reward" if mark.makes == "reward" else "say when to stop"
+    return None if reason is None else f"the metric {source.name!r} cannot {use}: {reason}"
 
 
 def _circle(trains: Trains) -> list[tuple[str, int]]:

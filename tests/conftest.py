@@ -29,7 +29,9 @@ WORDS = (
 )
 
 
-def make_tiny_model(folder: Path, *, seed: int = 0, template: str | None = TEMPLATE, layers: int = 2) -> Path:
+def make_tiny_model(
+    folder: Path, *, seed: int = 0, template: str | None = TEMPLATE, layers: int = 2, context: int = 512
+) -> Path:
     """Write a random llama of some 100,000 weights and a byte-level tokenizer trained on a few words into `folder`."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -63,7 +65,7 @@ def make_tiny_model(folder: Path, *, seed: int = 0, template: str | None = TEMPL
         num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=512,
+        max_position_embeddings=context,
         bos_token_id=1,
         eos_token_id=2,
         pad_token_id=2,

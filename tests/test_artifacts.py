@@ -43,9 +43,6 @@ def test_a_folder_is_an_adapter_or_a_model(tmp_path: Path, contents: dict[str, A
         ({"artifact": {"kind": "something"}}, "holds neither"),
         ({"artifact": "{"}, "artifact.json cannot be read as JSON"),
         ({"artifact": "[]"}, "artifact.json is not a JSON object"),
-        ({"adapter_config": "{"}, "adapter_config.json cannot be read as JSON"),
-        ({"adapter_config": {"peft_type": "P_TUNING", "num_virtual_tokens": 8}}, "kind P_TUNING.*such as LoRA"),
-        ({"adapter_config": {"peft_type": "ADAPTION_PROMPT", "adapter_len": 8}}, "kind ADAPTION_PROMPT"),
     ],
 )
 def test_what_cannot_be_used_says_why(tmp_path: Path, contents: dict[str, Any], message: str) -> None:

@@ -177,6 +177,7 @@ def test_all_scores_equal_is_no_evidence(tmp_path: Path) -> None:
     assert "All 3 variants have the same exact_match." in said and made["fit_for_use"] is False
     assert "none has fewer moving parts than a." in said and "the better score" not in said
     assert said.startswith("\nAll that completed have the worst possible exact_match: none of them is fit for use.")
+    assert "If one has to ship, a: " in said and "Ship a" not in said
     assert "nan" not in said and "inf " not in said
 
 

@@ -23,6 +23,7 @@ def shown(tmp_path: Path) -> Path:
     for i, split in enumerate(("train", "dev", "heldout")):
         row = {"question": f"q{i}", "answer": f"a{i}", "product": f"p{i}", "article": "page"}
         (tmp_path / "acme" / f"{split}.jsonl").write_text(json.dumps(row) + "\n")
+    (tmp_path / "acme" / "judged.jsonl").write_text('{"prompt": "q", "chosen": "a", "rejected": "b"}')
     (tmp_path / "acme" / "kb" / "page.md").write_text("# A page")
     file = tmp_path / "acme.toml"
     file.write_text(text)

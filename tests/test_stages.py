@@ -13,7 +13,7 @@ from toys import Steps, log
 
 from harness import data, plan, spec, stages
 from harness.errors import SpecError
-from harness.plugins import Makes, Refers, Trained, TrainJob
+from harness.plugins import Makes, Refers, Trained, TrainJob, find
 from harness.records import digest
 from harness.stages import Source
 from harness.store import Store
@@ -153,6 +153,44 @@ def test_a_metric_that_needs_more_than_an_answer_cannot_be_a_reward(tmp_path: Pa
         spec.load(comparison.spec)
 
 
+CHAIN = """
+[[variant]]
+name = "plain"
+
+[[variant]]
+name  = "one"
+train = [{ kind = "sft", name = "first", adapter = "lora" }, { kind = "sft", name = "second" }]
+
+[[variant]]
+name  = "other"
+train = [{ kind = "sft", start = "one.second", adapter = "lora" }]
+"""
+FIRST, SECOND, OTHER = '"first", adapter = "lora"', '"second" }', '"one.second", adapter = "lora"'
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (OTHER, '"one.second", adapter = "prefix"', "prefix cannot be merged"),
+        (FIRST, '"first", adapter = "bottleneck"', "starts from bottleneck, which cannot be merged"),
+        (SECOND, '"second", adapter = { kind = "prompt", tokens = 8 } }', "prompt cannot be merged"),
+        (OTHER, '"base", adapter = "prefix"', None),
+        (FIRST, '"first", adapter = { kind = "lora", rank = 8 }', None),
+        (OTHER, '"one.second"', None),
+    ],
+)
+def test_what_cannot_be_merged_is_refused_where_an_adapter_follows_another(
+    tmp_path: Path, old: str, new: str, said: str | None
+) -> None:
+    assert old in CHAIN
+    comparison = Comparison(tmp_path / "one", CHAIN.replace(old, new))
+    if said is None:
+        spec.load(comparison.spec)
+        return
+    with pytest.raises(SpecError, match=rf"train\.\d\.adapter: .*{said}"):
+        spec.load(comparison.spec)
+
+
 def test_a_run_trains_what_it_refers_to_and_answers_with_its_own_policy(tmp_path: Path) -> None:
     comparison = Comparison(tmp_path / "one", VARIANTS)
     done = comparison.run("--only", "rewarded")
@@ -163,3 +201,12 @@ def test_a_run_trains_what_it_refers_to_and_answers_with_its_own_policy(tmp_path
     marks = comparison.step("rewarded", "train.marked.0").path / "artifact"
     assert references["marked.marks"] == {"artifact": str(marks)}
     assert references["metric:exact_match"]["metric"]["kind"] == "exact_match"
+
+
+@pytest.mark.parametrize("name", ["methods", "rlhf"])
+def test_the_stages_of_a_committed_spec_reach_the_process_that_trains_them_unchanged(name: str) -> None:
+    found = spec.load(Path(__file__).parent.parent / "specs" / f"{name}.toml")
+    for variant in found.variants:
+        for method in variant.train:
+            written = json.loads(json.dumps(method.table()))
+            assert find("methods", written.pop("kind")).model_validate(written) == method

@@ -1,22 +1,25 @@
-"""PEFT adapters on one loaded model: attached, switched and detached without touching the base weights.
+"""Adapters on one loaded model: attached, switched and detached without touching the base weights.
 
 Adapters are never merged, so that detaching leaves the base digit for digit as it was. Their own weights, which
-training writes in float32, are rounded to the dtype that the model answers in. The few used last stay loaded.
+training writes in float32, are rounded to the dtype that the model answers in. LoRA adapters, of which there are often
+many, stay loaded side by side, the few used last; of the other kinds one is in the layers at a time. Trained tokens
+that stand before the text change no layer: an engine begins every batch with them.
 """
 
 from __future__ import annotations
 
-import json
-import warnings
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
-from harness import extras
-from harness.errors import ModelError
+import torch
+from torch import Tensor
 
-KEEP = 4
-"""Adapters that stay loaded."""
+from harness import adapted
+from harness.backends._decoding import Virtual
+
+KEEP = 16
+"""LoRA adapters that stay loaded."""
 
 
 class Adapters:
@@ -24,89 +27,110 @@ class Adapters:
 
     def __init__(self, model: Any, weights: str, name: str) -> None:
         self.model, self.weights, self.name = model, weights, name
-        self._loaded: OrderedDict[str, Any] = OrderedDict()
+        self._own = {id(weight) for weight in model.parameters()}
+        self._peft: Any = None
+        """The PeftModel whose layers stand in the model."""
+        self._loaded: OrderedDict[str, None] = OrderedDict()
+        """The adapters in it, the one used last at the end."""
+        self._layers: list[Any] = []
+        """The layers of the model that it put in place of others: going through all modules takes longer."""
+        self._enabled: bool | None = None
+        """Whether they answer with an adapter; None where some do and some do not."""
+        self._virtual: OrderedDict[str, Virtual] = OrderedDict()
+        self.virtual: Virtual | None = None
+        """The trained tokens that stand before all text now."""
 
     def attach(self, path: Path, key: str) -> None:
-        """Answer with the adapter in `path` from now on; `key` names its content. Raises ModelError."""
-        if key not in self._loaded:
+        """Answer with the adapter in `path` from now on; `key` names its content. Raises ModelError, after which the
+        bare base has to be gone back to: `detach`."""
+        if key not in self._loaded and key not in self._virtual:
             self._load(path, key)
+        if key in self._virtual:
+            self._switch(None)
+            self._virtual.move_to_end(key)
+            self.virtual = self._virtual[key]
+            return
+        self.virtual = None
         self._loaded.move_to_end(key)
         self._switch(key)
         while len(self._loaded) > KEEP:
-            oldest, config = self._loaded.popitem(last=False)
-            self._delete(oldest, config)
+            oldest, _ = self._loaded.popitem(last=False)
+            adapted.forget(self._peft, oldest)
 
     def detach(self) -> None:
+        self.virtual = None
         self._switch(None)
 
     def _load(self, path: Path, key: str) -> None:
-        with extras.needed("train"):
-            from peft import PeftConfig, inject_adapter_in_model, set_peft_model_state_dict
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
+        kind = adapted.kind(path)
+        if self._peft is not None and kind == self._peft.peft_type == "LORA":
+            adapted.put(self._peft, path, self.name, key)
+        else:
+            self._clear()
+            peft = adapted.put(self.model, path, self.name, key)
+            if adapted.virtual_tokens(peft):
+                self._virtual[key] = self._tokens(peft)
+                while len(self._virtual) > KEEP:
+                    self._virtual.popitem(last=False)
+                return
+            self._peft = peft
+        self._cast()
+        self.model.eval()
+        self._layers = _layers(self.model)
+        self._enabled = None
+        self._loaded[key] = None
 
-        file = path / "adapter_model.safetensors"
-        if not file.is_file():
-            raise ModelError(f"adapter {path} has no adapter_model.safetensors (pickled weights are not loaded)")
-        try:
-            config = PeftConfig.from_pretrained(str(path))
-        except (ValueError, KeyError, TypeError, OSError) as error:
-            raise ModelError(f"adapter {path} has an adapter_config.json that PEFT cannot read: {error}") from error
-        config.inference_mode = True
-        config.init_lora_weights = False if hasattr(config, "init_lora_weights") else None
-        try:
-            state = load_file(file)
-        except (OSError, SafetensorError) as error:
-            raise ModelError(f"{file} is damaged or cannot be read: {error}") from error
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                inject_adapter_in_model(config, self.model, key)
-                result = set_peft_model_state_dict(self.model, state, key)
-        except (ValueError, RuntimeError, KeyError) as error:
-            self._delete(key, config)
-            raise ModelError(self._misfit(path, str(error).strip().splitlines()[0])) from error
-        missing = [name for name in result.missing_keys if f".{key}." in name or name.endswith(f".{key}")]
-        if result.unexpected_keys or missing:
-            self._delete(key, config)
-            names = [*result.unexpected_keys, *missing]
-            raise ModelError(self._misfit(path, f"{len(names)} of its weights have no counterpart, such as {names[0]}"))
-        self._cast(key)
-        self._loaded[key] = config
+    def _clear(self) -> None:
+        """Take the layers of all adapters out of the model."""
+        if self._peft is not None:
+            adapted.take_off(self.model)
+        self._peft = None
+        self._layers = []
+        self._loaded.clear()
 
-    def _misfit(self, path: Path, reason: str) -> str:
-        made_for = ""
-        try:
-            base = json.loads((path / "adapter_config.json").read_text(encoding="utf-8")).get("base_model_name_or_path")
-            made_for = f" It says that it was made for {base}." if base else ""
-        except (OSError, ValueError):
-            pass
-        return f"adapter {path} does not fit model {self.name}: {reason}.{made_for} Use it with its own model."
-
-    def _cast(self, key: str) -> None:
-        """Bring the adapter into the model's own dtype and device, so that no product converts its input."""
-        for name, parameter in self.model.named_parameters():
-            if f".{key}." in name or name.endswith(f".{key}"):
-                parameter.data = parameter.data.to(device=self.model.device, dtype=self.model.dtype)
-                parameter.requires_grad_(False)
+    def _cast(self) -> None:
+        """Bring the adapters into the model's own dtype and device, so that no product converts its input."""
+        for weight in self.model.parameters():
+            if id(weight) not in self._own:
+                weight.data = weight.data.to(device=self.model.device, dtype=self.model.dtype)
+                weight.requires_grad_(False)
 
     def _switch(self, key: str | None) -> None:
         from peft.tuners.tuners_utils import BaseTunerLayer
-        from peft.utils import AuxiliaryTrainingWrapper
 
-        for module in self.model.modules():
-            if isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper):
-                module.enable_adapters(key is not None)
-                # A tuner layer without this adapter passes its input on; a replaced module would raise.
-                if key is not None and (isinstance(module, BaseTunerLayer) or key in module._adapters):
-                    module.set_adapter(key, inference_mode=True)
-        self.model.eval()
+        if self._peft is None:
+            return
+        if self._peft.peft_type == "ADAPTION_PROMPT":
+            # It replaces attention layers and has no switch.
+            if key is None:
+                self._clear()
+            return
+        for layer in self._layers:
+            if self._enabled is not (key is not None):
+                layer.enable_adapters(key is not None)
+            # A tuner layer without this adapter passes its input on; a replaced module would raise.
+            if key is not None and (isinstance(layer, BaseTunerLayer) or key in layer._adapters):
+                layer.set_adapter(key, inference_mode=True)
+        self._enabled = key is not None
 
-    def _delete(self, key: str, config: Any) -> None:
-        from peft.functional import delete_adapter
-        from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
+    def _tokens(self, peft: Any) -> Virtual:
+        """The trained tokens of a PeftModel: keys and values, or embeddings."""
+        from transformers import DynamicCache
 
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            delete_adapter(self.model, key, PEFT_TYPE_TO_PREFIX_MAPPING[config.peft_type])
-        getattr(self.model, "peft_config", {}).pop(key, None)
+        def like_the_model(part: Tensor) -> Tensor:
+            return part.to(device=self.model.device, dtype=self.model.dtype)
+
+        with torch.inference_mode():
+            found = peft.get_prompt(batch_size=1)
+            if isinstance(found, DynamicCache):
+                return [(like_the_model(layer.keys), like_the_model(layer.values)) for layer in found.layers]
+            assert isinstance(found, Tensor)
+            return like_the_model(found)
+
+
+def _layers(model: Any) -> list[Any]:
+    """The layers that PEFT put in place of others."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils import AuxiliaryTrainingWrapper
+
+    return [module for module in model.modules() if isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper)]

@@ -46,10 +46,30 @@ class Row:
 
 
 Prefix = list[tuple[Tensor, Tensor]]
+"""The keys and values of a layer each, of shape (1, heads, tokens, width)."""
+
+Virtual = Prefix | Tensor
+"""Trained tokens that stand before every text: what they are to every layer, as prefix tuning learns them (arXiv
+2101.00190), or their embeddings, of shape (1, tokens, width), as prompt tuning does (arXiv 2104.08691)."""
 
 
 class Engine(ABC):
     """Runs a model over a batch: `start` with the prompts, then `step` by step, `keep` to drop finished rows."""
+
+    virtual: Prefix | None = None
+
+    def begin_with(self, virtual: Virtual | None) -> None:
+        """Begin every text with these trained tokens. Under a causal mask what follows does not change them, so what
+        they are to the layers is computed once. Real tokens are counted after them, as PEFT does."""
+        self.virtual = self._computed(virtual) if isinstance(virtual, Tensor) else virtual
+
+    @property
+    def virtual_tokens(self) -> int:
+        return self.virtual[0][0].shape[2] if self.virtual else 0
+
+    @abstractmethod
+    def _computed(self, embedded: Tensor) -> Prefix:
+        """Return the keys and values of tokens that are given as embeddings."""
 
     @abstractmethod
     def start(self, prompts: Sequence[Sequence[int]], prefix: Prefix | None, room: int) -> Tensor:
@@ -85,14 +105,28 @@ class SlotEngine(Engine):
         self.portion = PREFILL_TOKENS["cpu" if self.device.type == "cpu" else "cuda"]
 
     def prefix(self, tokens: Sequence[int]) -> Prefix:
-        """Compute the keys and values of a prefix, once for all batches that share it."""
-        slots = _attention.Slots(1, len(tokens))
+        """Compute the keys and values of a prefix, once for all batches that share it; it begins with the virtual
+        tokens."""
+        slots = _attention.Slots(1, len(tokens), self.virtual)
         slots.prefill([0], 0, len(tokens))
-        self._forward([tokens], [0], slots)
-        # Without the spare slot.
-        return [(keys[:, :, :-1].contiguous(), values[:, :, :-1].contiguous()) for keys, values in slots.layers]
+        self._forward([tokens], [self.virtual_tokens], slots)
+        own = _kept(slots)
+        if self.virtual is None:
+            return own
+        return [
+            (torch.cat([before[0], after[0]], dim=2), torch.cat([before[1], after[1]], dim=2))
+            for before, after in zip(self.virtual, own, strict=True)
+        ]
+
+    def _computed(self, embedded: Tensor) -> Prefix:
+        slots = _attention.Slots(1, embedded.shape[1])
+        slots.prefill([0], 0, embedded.shape[1])
+        positions = torch.arange(embedded.shape[1], device=self.device)[None]
+        self._run({"inputs_embeds": embedded}, positions, slots)
+        return _kept(slots)
 
     def start(self, prompts: Sequence[Sequence[int]], prefix: Prefix | None, room: int) -> Tensor:
+        prefix = prefix or self.virtual
         lengths = [len(prompt) for prompt in prompts]
         self.shared = prefix[0][0].shape[2] if prefix else 0
         self.own = self.shared if self.shared < COPY_BELOW else 0
@@ -143,7 +177,8 @@ class SlotEngine(Engine):
 
     def step(self, tokens: list[int]) -> Tensor:
         self.slots.step(self.at)
-        hidden = self._run(torch.tensor(tokens, device=self.device)[:, None], self.positions[:, None], self.slots)
+        new = {"input_ids": torch.tensor(tokens, device=self.device)[:, None]}
+        hidden = self._run(new, self.positions[:, None], self.slots)
         self.at += 1
         self.positions += 1
         return self.logits(hidden[:, -1])
@@ -161,7 +196,8 @@ class SlotEngine(Engine):
             [end + above for above in (*depth, *[0] * (new - len(depth)))]
             for end, (_, _, depth) in zip(ends, trees, strict=True)
         ]
-        return self._run(torch.tensor(padded, device=self.device), torch.tensor(places, device=self.device), self.slots)
+        nodes = {"input_ids": torch.tensor(padded, device=self.device)}
+        return self._run(nodes, torch.tensor(places, device=self.device), self.slots)
 
     def keep(self, order: list[int]) -> None:
         self.slots.keep(order)
@@ -172,11 +208,11 @@ class SlotEngine(Engine):
         new = max(len(piece) for piece in tokens)
         padded = torch.tensor([[*piece, *[0] * (new - len(piece))] for piece in tokens], device=self.device)
         positions = torch.tensor(firsts, device=self.device)[:, None] + torch.arange(new, device=self.device)
-        return self._run(padded, positions, slots)
+        return self._run({"input_ids": padded}, positions, slots)
 
-    def _run(self, tokens: Tensor, positions: Tensor, slots: _attention.Slots) -> Tensor:
+    def _run(self, new: dict[str, Tensor], positions: Tensor, slots: _attention.Slots) -> Tensor:
         output = self.model.base_model(
-            input_ids=tokens, position_ids=positions, past_key_values=slots, use_cache=True, slots=slots
+            **new, position_ids=positions, past_key_values=slots, use_cache=True, slots=slots
         )
         hidden: Tensor = output.last_hidden_state
         return hidden
@@ -188,6 +224,11 @@ class SlotEngine(Engine):
             return (head.weight @ hidden.t()).t()
         logits: Tensor = head(hidden)
         return logits
+
+
+def _kept(slots: _attention.Slots) -> Prefix:
+    """What one row's slots hold, without the spare slot."""
+    return [(keys[:, :, :-1].contiguous(), values[:, :, :-1].contiguous()) for keys, values in slots.layers]
 
 
 @lru_cache(64)
@@ -220,10 +261,20 @@ class PlainEngine(Engine):
         longest = max(len(row) for row in rows)
         padded = [[*[0] * (longest - len(row)), *row] for row in rows]
         lengths = torch.tensor([len(row) for row in rows], device=self.device)[:, None]
-        self.mask = (torch.arange(longest, device=self.device)[None] >= longest - lengths).long()
+        own = (torch.arange(longest, device=self.device)[None] >= longest - lengths).long()
+        self.mask = torch.cat([own.new_ones(len(rows), self.virtual_tokens), own], dim=1)
         self.cache = DynamicCache(config=self.model.config)
-        positions = (self.mask.cumsum(-1) - 1).clamp(min=0)
+        for layer, (keys, values) in enumerate(self.virtual or ()):
+            self.cache.update(keys.expand(len(rows), -1, -1, -1), values.expand(len(rows), -1, -1, -1), layer)
+        positions = (self.mask.cumsum(-1) - 1).clamp(min=0)[:, self.virtual_tokens :]
         return self._forward(torch.tensor(padded, device=self.device), positions, keep)
+
+    def _computed(self, embedded: Tensor) -> Prefix:
+        from transformers import DynamicCache
+
+        cache = DynamicCache()
+        self.model(inputs_embeds=embedded, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        return [(layer.keys, layer.values) for layer in cache.layers]
 
     def step(self, tokens: list[int]) -> Tensor:
         self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], dim=1)

@@ -149,6 +149,9 @@ class TransformersSession(Session):
         self.model = model
         self._fast = _attention.supports(model.config)
         self._engine: _decoding.Engine = _decoding.SlotEngine(model) if self._fast else _decoding.PlainEngine(model)
+        if model is self._base:
+            with self._torch.inference_mode():
+                self._engine.begin_with(self._adapters.virtual)
 
     def attach(self, artifact: Path | None) -> None:
         if artifact is None:
@@ -156,6 +159,13 @@ class TransformersSession(Session):
             self._return_to_base()
             self._attached = "base"
             return
+        try:
+            self._attach(artifact)
+        except ModelError:
+            self.attach(None)
+            raise
+
+    def _attach(self, artifact: Path) -> None:
         kind = artifacts.kind(artifact, self.weights, self.backend.id)
         key = f"harness_{models.fingerprint(artifact, code=self.backend.trust_remote_code)[:24]}"
         if kind == "adapter":
@@ -204,13 +214,20 @@ class TransformersSession(Session):
 
     def _fault(self, request: Request, tokens: Sequence[int]) -> str | None:
         longest = max(map(len, self._texts(request)), default=1)
-        if tokens and len(tokens) + longest <= self.context_length:
+        if tokens and len(tokens) + longest <= self._room:
             return None
         if not tokens:
             return "the prompt is empty"
         said = f"the prompt has {len(tokens)} tokens"
         said += f", the longest choice {longest}," if request.decoding.choices else ""
-        return f"{said} and the model's context holds {self.context_length}, the answer included"
+        virtual = self.context_length - self._room
+        also = f" and the adapter's {virtual} virtual tokens" if virtual else ""
+        return f"{said} and the model's context holds {self.context_length}, the answer{also} included"
+
+    @property
+    def _room(self) -> int:
+        """Tokens that a prompt and its answer may have together with what is attached now."""
+        return self.context_length - self._engine.virtual_tokens
 
     def _texts(self, request: Request) -> tuple[tuple[int, ...], ...]:
         """The tokens of each choice, encoded apart from the prompt: that is how a training stage teaches them."""
@@ -275,7 +292,7 @@ class TransformersSession(Session):
         return request.n if request.decoding.temperature > 0 else 1
 
     def _limit(self, request: Request, length: int) -> int:
-        return max(1, min(request.decoding.max_tokens, self.context_length - length))
+        return max(1, min(request.decoding.max_tokens, self._room - length))
 
     # ------------------------------------------------------------------------------------------------ answering
 

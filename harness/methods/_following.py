@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+from safetensors.torch import load_file, save_file
 from transformers import PrinterCallback, TrainerCallback, TrainerState
 
 from harness.errors import ModelError
@@ -23,6 +25,12 @@ if TYPE_CHECKING:
 
 COMPLETE = "complete"
 """The file that is written last into a checkpoint: a folder without it was being written when the process died."""
+
+TRAINED = "trained.safetensors"
+"""The weights that are trained, in the checkpoint of a model some of whose weights are frozen."""
+
+COMPANION = "companion.pt"
+"""What goes along with the steps, as it stood at a checkpoint."""
 
 Progress = Callable[[int, int, Mapping[str, float]], None]
 
@@ -113,17 +121,34 @@ class Followed:
     control: Any
     measure: DevMetric | None = None
     """What is measured at each evaluation besides what the trainer itself measures."""
+    model: Any
+    companion: Any = None
 
     def follow(
-        self, *, curves: Path, progress: Progress, patience: int | None, due: frozenset[int], steps_per_epoch: float
+        self,
+        *,
+        curves: Path,
+        progress: Progress,
+        patience: int | None,
+        due: frozenset[int],
+        steps_per_epoch: float,
+        companion: Any = None,
     ) -> None:
         """`curves` is the file of figures, written as they come; `patience` counts evaluations without a better one
-        after which training stops; `due` are the steps after which there is an evaluation and a checkpoint."""
+        after which training stops; `due` are the steps after which there is an evaluation and a checkpoint. What an
+        adapter has go along with the steps is its `companion`."""
         self.curves, self.progress, self.patience = curves, progress, patience
         self.steps_per_epoch = steps_per_epoch
         self.interrupted = False
         self.remove_callback(PrinterCallback)  # type: ignore[attr-defined]
+        self.companion = companion
+        if companion is not None:
+            self.add_callback(companion)  # type: ignore[attr-defined]
         self.add_callback(Follower(self, due))  # type: ignore[attr-defined]
+        for weight in self.model.parameters():
+            if weight.requires_grad:
+                # TRL brings adapters on quantised weights down to 16 bits, which a step is often too small for.
+                weight.data = weight.data.float()
 
     def step_tokens(self) -> int | None:
         """Tokens that the last step trained on, padding left out; None where the trainer does not count them."""
@@ -179,17 +204,42 @@ class Followed:
         super()._save_checkpoint(model, trial)  # type: ignore[misc]
         folder = Path(self.args.output_dir)
         newest = folder / f"checkpoint-{self.state.global_step}"
+        if hasattr(self.companion, "state_dict"):
+            torch.save(self.companion.state_dict(), newest / COMPANION)
         (newest / COMPLETE).touch()
         kept = {newest.name, f"checkpoint-{self.state.best_global_step}"}
         for other in folder.glob("checkpoint-*"):
             if other.name not in kept:
                 shutil.rmtree(other)
 
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """Write the trained weights alone where others are frozen: what PEFT writes is the adapter as it answers, which
+        does not hold all that training needs, such as the network that makes virtual tokens."""
+        if all(weight.requires_grad for weight in self.model.parameters()):
+            super()._save(output_dir, state_dict)  # type: ignore[misc]
+            return
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({name: weight.detach().contiguous() for name, weight in self._trained()}, folder / TRAINED)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        folder = Path(resume_from_checkpoint)
+        if hasattr(self.companion, "load_state_dict"):
+            self.companion.load_state_dict(torch.load(folder / COMPANION, weights_only=True))
+        if not (folder / TRAINED).is_file():
+            super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]
+            return
+        kept = load_file(folder / TRAINED)
+        with torch.no_grad():
+            for name, weight in self._trained():
+                weight.copy_(kept[name])
+
+    def _trained(self) -> list[tuple[str, Any]]:
+        return [(name, weight) for name, weight in self.model.named_parameters() if weight.requires_grad]
+
     def take(self, step: int) -> None:
         """Put the weights of the checkpoint after `step` into the model."""
-        self._load_from_checkpoint(  # type: ignore[attr-defined]
-            str(Path(self.args.output_dir) / f"checkpoint-{step}")
-        )
+        self._load_from_checkpoint(str(Path(self.args.output_dir) / f"checkpoint-{step}"))
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """None: it would name folders of this machine."""

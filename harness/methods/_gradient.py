@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from harness import extras
+from harness import adapted, extras
 from harness.chat import context_length, end_tokens, read_template
 from harness.devices import pick_device, pick_dtype
-from harness.errors import DataError
+from harness.errors import DataError, ModelError
 from harness.plugins import Adapter, Family, Method, Metric, Refers, Trained, TrainJob, find
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ class Gradient(Method):
     query_only = frozenset({"name", "checkpoint_every"})
     rate_scale: ClassVar[float] = 1.0
     """What an adapter's own learning rate is multiplied by: preference losses need smaller steps than imitation."""
+    own_loss: ClassVar[bool] = False
+    """Whether the loss is computed here, not by TRL, whose trainers refuse some adapters."""
 
     adapter: Annotated[Adapter | None, Family("adapters")] = None
     """Without one the incoming adapter is trained on, or the whole model where none comes in; with one, an incoming
@@ -98,6 +100,29 @@ class Gradient(Method):
     def passes(self) -> float:
         return self.epochs
 
+    @model_validator(mode="after")
+    def _its_adapter_can_be_trained(self) -> Self:
+        if self.adapter is not None and (reason := self.refused(self.adapter)):
+            raise ValueError(reason)
+        return self
+
+    def refused(self, adapter: Adapter) -> str | None:
+        """Why `adapter` cannot be trained by this stage, None where it can."""
+        if self.gradient_checkpointing and not adapter.gradient_checkpointing:
+            return (
+                f"the adapter {adapter.kind} cannot be trained with gradient_checkpointing, which drops the keys and "
+                "values that it puts before the text. Leave gradient_checkpointing out"
+            )
+        if not adapter.trl and not self.own_loss:
+            said = f"TRL's trainer for {self.kind} cannot train the adapter {adapter.kind}"
+            return f"{said}: it works with sft, or take lora"
+        if adapter.targets_output:
+            return (
+                f"{self.kind} takes the output layer's weights as they are, so that an adapter on lm_head would never "
+                "be trained: leave it out of the targets"
+            )
+        return None
+
     @property
     def rows_at_once(self) -> int | None:
         return min(self.micro_batch or self.batch_size, self.batch_size)
@@ -122,6 +147,14 @@ class Gradient(Method):
         from harness.methods import _model
 
         return _model.load(job, self.adapter, dtype)
+
+    def _check(self, policy: Policy) -> None:
+        """Refuse an incoming adapter that cannot be trained on so; one of the stage's own is checked in the spec."""
+        kinds = {getattr(c.peft_type, "value", c.peft_type) for c in getattr(policy.model, "peft_config", {}).values()}
+        if self.gradient_checkpointing and "PREFIX_TUNING" in kinds:
+            raise ModelError("an incoming prefix cannot be trained on with gradient_checkpointing: leave that out")
+        if not self.own_loss and "ADAPTION_PROMPT" in kinds:
+            raise ModelError(f"an incoming llama-adapter cannot be trained on by {self.kind}: its trainer stops at it")
 
     def outcome(self, trainer: Any, step: int) -> dict[str, Any]:
         """Further figures of the weights that are kept, those after `step`."""
@@ -154,17 +187,20 @@ class Gradient(Method):
             # PEFT and TRL speak of gradient checkpointing under names that transformers is about to drop.
             warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*", category=FutureWarning)
             policy = self.load(job, dtype)
+            self._check(policy)
             look = partial(_probe.look, policy.model, policy.tokenizer, autocast=dtype == "bfloat16")
             general = [look()] if self.makes == "policy" else []
             ready = self.ready(job, policy, dtype)
             trainer, steps = ready.trainer, ready.trainer.args.max_steps
             trainer.measure = self._dev_metric(job, policy, dtype)
+            companion = self.adapter.companion(policy.model, steps) if self.adapter is not None else None
             trainer.follow(
                 curves=job.work / "curves.jsonl",
                 progress=progress,
                 patience=self.patience,
                 due=self._evaluations(steps, ready.steps_per_epoch) if job.dev else frozenset(),
                 steps_per_epoch=ready.steps_per_epoch,
+                companion=companion,
             )
             _following.run(trainer)
             state = trainer.state
@@ -205,7 +241,7 @@ class Gradient(Method):
 
     def limit(self, policy: Policy) -> int:
         """Tokens after which a row is cut."""
-        context = context_length(policy.model.config, policy.tokenizer)
+        context = context_length(policy.model.config, policy.tokenizer) - adapted.virtual_tokens(policy.model)
         return min(self.max_length or context, context)
 
     def arguments(self, job: TrainJob, policy: Policy, steps: int) -> dict[str, Any]:

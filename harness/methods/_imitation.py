@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -35,6 +35,8 @@ class Lesson:
 
 
 class Imitation(Gradient):
+    own_loss: ClassVar[bool] = True
+
     group_by_length: bool = True
     """Whether rows of like length go into a batch together, which saves padding."""
     dropout: float = Field(0.0, ge=0, lt=1)

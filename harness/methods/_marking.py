@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 from datasets import Dataset
-from safetensors.torch import load_file, save_file
 from trl import RewardTrainer
 
 from harness.errors import ModelError
-from harness.methods import _reward
+from harness.methods import _model, _reward
 from harness.methods._model import Policy
 from harness.methods._planned import Planned
 from harness.methods._preferences import Pair
-
-WEIGHTS = "trained.safetensors"
-"""The file of a checkpoint with the weights that are trained; the others do not move."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +43,8 @@ def marking(policy: Policy) -> Marking:
     causal = policy.model.get_base_model() if isinstance(policy.model, PeftModel) else policy.model
     config = copy.deepcopy(causal.config)
     config.num_labels = 1
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config  # What is written is whole again.
     try:
         with torch.device("meta"):
             marker = AutoModelForSequenceClassification.from_config(config)
@@ -59,16 +57,15 @@ def marking(policy: Policy) -> Marking:
         ) from error
     marker.score = torch.nn.Linear(width, 1, bias=False, device=causal.device, dtype=torch.float32)
     torch.nn.init.normal_(marker.score.weight, std=(1 / (width + 1)) ** 0.5)
-    return Marking(model=policy.model, tokenizer=policy.tokenizer, kind="reward", base=policy.base, marker=marker)
+    own = {one.name: getattr(policy, one.name) for one in fields(policy)}
+    return Marking(**own | {"kind": "reward", "marker": marker})
 
 
 def save(policy: Marking, out: Path, dtype: str) -> None:
-    """Write the reward model into `out`, an adapter merged."""
-    from peft import PeftModel
-
-    if isinstance(policy.model, PeftModel):
-        policy.model.merge_and_unload()  # In place: the layers are the reward model's too.
-    _reward.save(policy.marker, policy.tokenizer, out, policy.base, dtype)
+    """Write the reward model into `out`, with what an adapter learned in its weights."""
+    marker, whole = policy.marker, _model.whole(policy)
+    setattr(marker, marker.base_model_prefix, getattr(whole, whole.base_model_prefix))
+    _reward.save(marker, policy.tokenizer, out, policy.base, dtype)
 
 
 class MarkTrainer(Planned, RewardTrainer):  # type: ignore[misc]
@@ -100,21 +97,3 @@ class MarkTrainer(Planned, RewardTrainer):  # type: ignore[misc]
 
     def _marks(self, *, input_ids: torch.Tensor, attention_mask: torch.Tensor, use_cache: bool) -> Any:
         return SimpleNamespace(logits=_reward.marks(self.model, input_ids, attention_mask)[:, None])
-
-    # A checkpoint holds what is trained: transformers would write the frozen weights each time as well.
-
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        folder = Path(output_dir or self.args.output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file(
-            {name: weight.detach().cpu().contiguous() for name, weight in self._trained().items()}, folder / WEIGHTS
-        )
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        saved = load_file(Path(resume_from_checkpoint) / WEIGHTS)
-        with torch.no_grad():
-            for name, weight in self._trained().items():
-                weight.copy_(saved[name])
-
-    def _trained(self) -> dict[str, torch.Tensor]:
-        return {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from harness import artifacts, models
+from harness import adapted, artifacts, models
 from harness.errors import ModelError
 from harness.plugins import Adapter, TrainJob
 
@@ -25,6 +27,10 @@ class Policy:
     kind: str
     base: str
     settings: dict[str, Any] = field(default_factory=dict)
+    quantized_from: Path | None = None
+    """Where the weights lie that the model holds quantised."""
+    start: dict[str, Any] = field(default_factory=dict)
+    """What an adapter began with whose beginning was taken out of the base weights (PiSSA)."""
 
     @property
     def trainable_parameters(self) -> int:
@@ -44,8 +50,8 @@ def load(
     `dropout` is set wherever the architecture can drop activations; `reshape` changes the whole model's layers, after
     an incoming adapter was merged, so that what comes of it is a whole model. Without `adapter` the incoming adapter is
     trained on, or the whole model where none comes in; with one, an incoming adapter is merged first. Frozen weights
-    get `dtype`, trained ones float32: a step of the optimizer is often smaller than what a 16-bit number can hold.
-    Raises ModelError.
+    get `dtype`, unless the adapter quantises them, trained ones float32: a step of the optimizer is often smaller than
+    what a 16-bit number can hold. Raises ModelError.
     """
     from peft import PeftModel
 
@@ -53,22 +59,49 @@ def load(
     path = models.resolve(job.model["id"], revision=job.model.get("revision"), code=code)
     base = models.fingerprint(path, code=code)
     incoming = artifacts.kind(job.incoming, base, job.model["id"]) if job.incoming is not None else None
-    model, settings = _load(job.incoming if incoming == "model" and job.incoming else path, code, dropout)
+    name = repr(job.model["id"])
+    if adapter is not None and not adapter.merges and (incoming is not None or reshape is not None):
+        raise ModelError(
+            f"adapter {adapter.kind} cannot be merged into a model, so it can only be trained for the model that the "
+            "spec names; this stage starts from other weights. Leave out its `adapter` to train the incoming one on, "
+            'or let it start from the base: start = "base".'
+        )
+    quantization = adapter.quantization(dtype) if adapter is not None else None
+    source = job.incoming if incoming == "model" and job.incoming else path
     tokenizer = load_tokenizer(path, code)
+    changed = incoming == "adapter" or reshape is not None
+    settings: dict[str, Any] = {}
+    if quantization is None or changed:
+        model, settings = _load(source, code, dropout)
     if incoming == "adapter" and job.incoming:
-        model = _adapted(model, job.incoming, job.model["id"], is_trainable=adapter is None and reshape is None)
+        stays = adapter is None and reshape is None
+        model = adapted.put(model, job.incoming, name, trainable=stays)
+        if not stays:
+            model = adapted.merge(model, f"adapter {job.incoming}")
     if reshape is not None:
-        model = model.merge_and_unload() if isinstance(model, PeftModel) else model
         reshape(model)
         incoming = "model"
+    if quantization is not None:  # Weights are quantised as they are loaded.
+        if changed:
+            source = job.work / "merged"
+            model.save_pretrained(source)
+        model, settings = _load(source, code, dropout, quantization)
     if adapter is not None:
-        model = adapter.wrap(model.merge_and_unload() if isinstance(model, PeftModel) else model)
+        model = adapter.wrap(model)
     elif incoming != "adapter":
         model.requires_grad_(True)
     same_base = incoming is None or (incoming == "adapter" and adapter is None)
     kind = "adapter" if isinstance(model, PeftModel) and same_base else "model"
     _cast(model, dtype)
-    return Policy(model=model, tokenizer=tokenizer, kind=kind, base=base, settings=settings)
+    return Policy(
+        model=model,
+        tokenizer=tokenizer,
+        kind=kind,
+        base=base,
+        settings=settings,
+        quantized_from=source if quantization is not None else None,
+        start=_start(model),
+    )
 
 
 def frozen(job: TrainJob, meaning: Mapping[str, Any], dtype: str) -> tuple[Any, Any]:
@@ -105,7 +138,6 @@ def save(policy: Policy, out: Path, name: str, dtype: str) -> None:
     are written in `dtype`, what they will answer in, and adapters in the float32 that they were trained in. A base
     model that lies in a folder is known by its fingerprint alone."""
     import torch
-    from peft import PeftModel
 
     out.mkdir(parents=True, exist_ok=True)
     model = policy.model
@@ -113,20 +145,67 @@ def save(policy: Policy, out: Path, name: str, dtype: str) -> None:
         for config in model.peft_config.values():
             # PEFT would write the folder of this machine.
             config.base_model_name_or_path = models.public_name(name)
-        # PEFT would ask the Hub whether the vocabulary grew; it cannot have.
-        model.save_pretrained(out, save_embedding_layers=False)
+        with _began_with(policy.start) as began, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="PiSSA changes the base weights")
+            warnings.filterwarnings("ignore", message=".*invalid shape")  # AdaLoRA may leave a layer no rank at all.
+            # PEFT would ask the Hub whether the vocabulary grew; it cannot have.
+            model.save_pretrained(out, save_embedding_layers=False, path_initial_model_for_weight_conversion=began)
         (out / "README.md").unlink(missing_ok=True)
     else:
-        whole = model.merge_and_unload() if isinstance(model, PeftModel) else model
-        for weight in whole.parameters():
+        model = whole(policy)
+        for weight in model.parameters():
             weight.data = weight.data.to(getattr(torch, dtype))
-        whole.config.dtype = getattr(torch, dtype)
+        model.config.dtype = getattr(torch, dtype)
         for name, value in policy.settings.items():
-            setattr(whole.config, name, value)
-        whole.save_pretrained(out)
+            setattr(model.config, name, value)
+        model.save_pretrained(out)
         policy.tokenizer.save_pretrained(out)
     described = {"kind": policy.kind, "base": policy.base}
     (out / "artifact.json").write_text(json.dumps(described) + "\n", encoding="utf-8")
+
+
+def whole(policy: Policy) -> Any:
+    """The model with what was learned in its weights."""
+    from peft import PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+
+    model = policy.model
+    if not isinstance(model, PeftModel):
+        return model
+    if policy.quantized_from is not None:
+        # Into the weights that were quantised, not into what quantising left of them.
+        learned = get_peft_model_state_dict(model, save_embedding_layers=False)
+        model = get_peft_model(_load(policy.quantized_from, False)[0], model.peft_config["default"])
+        set_peft_model_state_dict(model, learned)
+    return adapted.merge(model, "what was learned")
+
+
+def _start(model: Any) -> dict[str, Any]:
+    """The beginning of an adapter that was taken out of the base weights; nothing for all others."""
+    from peft import PeftModel, get_peft_model_state_dict
+
+    if not isinstance(model, PeftModel):
+        return {}
+    config = model.peft_config["default"]
+    init = getattr(config, "init_lora_weights", None)
+    if config.inference_mode or not (isinstance(init, str) and init.lower().startswith(adapted.MUTATING)):
+        return {}
+    state = get_peft_model_state_dict(model, save_embedding_layers=False)
+    return {name: weight.detach().clone() for name, weight in state.items()}
+
+
+@contextmanager
+def _began_with(start: dict[str, Any]) -> Iterator[str | None]:
+    """A folder with what the adapter began with, as PEFT asks for it; None where nothing was taken out of the base."""
+    from safetensors.torch import save_file
+
+    if not start:
+        yield None
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        began = Path(folder) / "start"
+        began.mkdir()
+        save_file(start, began / adapted.WEIGHTS)
+        yield str(began)
 
 
 @contextmanager
@@ -143,25 +222,9 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _adapted(model: Any, artifact: Path, name: str, *, is_trainable: bool) -> Any:
-    from peft import PeftModel, get_peft_model_state_dict
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(artifact / "adapter_model.safetensors", "pt") as file:
-            there = set(file.keys())
-        adapted = PeftModel.from_pretrained(model, artifact, is_trainable=is_trainable)
-        # PEFT itself passes over weights that find no place, and places that find no weights.
-        odd = sorted(there ^ set(get_peft_model_state_dict(adapted, save_embedding_layers=False)))
-        if odd:
-            raise ValueError(f"{len(odd)} of its weights have no counterpart, such as {odd[0]}")
-    except (OSError, SafetensorError, ValueError, RuntimeError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"adapter {artifact} does not fit model {name!r}: {reason}") from error
-    return adapted
-
-
-def _load(path: Path, trust_remote_code: bool, dropout: float = 0.0) -> tuple[Any, dict[str, Any]]:
+def _load(
+    path: Path, trust_remote_code: bool, dropout: float = 0.0, quantization: Any = None
+) -> tuple[Any, dict[str, Any]]:
     """The model in `path`, and the settings that `dropout` changed, as they were."""
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -185,6 +248,7 @@ def _load(path: Path, trust_remote_code: bool, dropout: float = 0.0) -> tuple[An
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=trust_remote_code,
+            quantization_config=quantization,
         )
     except (OSError, SafetensorError, ValueError, KeyError, ImportError, RuntimeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -214,7 +278,8 @@ def _cast(model: Any, dtype: str) -> None:
     import torch
 
     for weight in model.parameters():
-        weight.data = weight.data.to(torch.float32 if weight.requires_grad else getattr(torch, dtype))
+        if weight.is_floating_point():  # What is quantised stays as it is.
+            weight.data = weight.data.to(torch.float32 if weight.requires_grad else getattr(torch, dtype))
     for module in model.modules():
         if hasattr(module, "cast_input_dtype_enabled"):
             # Under autocast PEFT's own conversion of each input to float32 would only be undone by the next product.

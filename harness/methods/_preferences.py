@@ -6,16 +6,14 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Self, TypeVar
-
-from pydantic import model_validator
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, TypeVar
 
 from harness.chat import read_template
 from harness.errors import DataError
 from harness.methods import _rows
 from harness.methods._gradient import Gradient
 from harness.methods._rows import Row
-from harness.plugins import Adapter, Local, Reads, Refers, TrainJob
+from harness.plugins import Local, Reads, Refers, TrainJob
 
 if TYPE_CHECKING:
     from harness.methods._model import Policy
@@ -134,7 +132,8 @@ class Read(Generic[R]):
 
 
 class Preferring(Gradient):
-    """A stage that learns from preferences."""
+    """A stage that learns from preferences. Dropout is off in all of them, as TRL recommends: the policy would differ
+    from itself by chance, and the losses are about differences."""
 
     rate_scale: ClassVar[float] = 0.05
     """With it LoRA gets 1e-5 and the whole model 1e-6: TRL's values for DPO."""
@@ -151,30 +150,12 @@ class Preferring(Gradient):
     def reads(self) -> Reads:
         return "preferences"
 
-    @model_validator(mode="after")
-    def _adapter_can_be_trained(self) -> Self:
-        if self.adapter is not None and (fault := self.refused(self.adapter)):
-            raise ValueError(fault)
-        return self
+    def switched_off(self, policy: Policy) -> bool:
+        """Whether the policy as it came in is the model without its adapter: where that is new. One whose beginning was
+        taken out of the base weights gives it back from the start instead (PiSSA)."""
+        from peft import PeftModel
 
-    @property
-    def prefixes(self) -> bool:
-        """Whether a new adapter puts tokens before the text."""
-        return bool(getattr(type(self.adapter), "prompt_learning", False))
-
-    def refused(self, adapter: Adapter) -> str | None:
-        """Why `adapter` cannot be trained by this stage, None where it can."""
-        name, kind = adapter.kind, type(adapter)
-        if not getattr(kind, "trl", True):
-            return f"TRL's trainer for {self.kind} cannot train the adapter {name}: it works with sft, or take lora"
-        if getattr(adapter, "targets_output", False):
-            return (
-                f"{self.kind} takes the output layer's weights as they are, so that an adapter on lm_head would never "
-                "be trained: leave it out of the targets"
-            )
-        if self.gradient_checkpointing and not getattr(kind, "gradient_checkpointing", True):
-            return f"the adapter {name} cannot be trained with gradient_checkpointing = true: leave one of them out"
-        return None
+        return self.adapter is not None and isinstance(policy.model, PeftModel) and not policy.start
 
     def read(self, job: TrainJob, policy: Policy, reading: Callable[..., tuple[list[R], Tally]]) -> Read[R]:
         """Read train and dev by `reading(file, renderer, limit)`."""

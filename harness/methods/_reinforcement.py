@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -25,9 +25,6 @@ Named = Annotated[str, Refers("reward"), Local(or_name=True)]
 class Reinforcement(Gradient):
     """A stage that samples answers to prompts and raises their reward, near a reference: the policy as the stage
     received it. Dropout is off: the policy that is trained has to be the one that answered."""
-
-    through_trl: ClassVar[bool] = True
-    """Whether TRL's own trainer is used: some adapters do not work with it."""
 
     reward: Named | tuple[Named, ...]
     """What rewards an answer: a stage `reward` (its name, or "variant.name"), a folder with a reward model,
@@ -63,16 +60,6 @@ class Reinforcement(Gradient):
             raise ValueError('name at least one reward: a stage, a folder, or "metric:NAME"')
         if self.reward_weights is not None and len(self.reward_weights) != len(self.rewards):
             raise ValueError(f"{len(self.rewards)} rewards and {len(self.reward_weights)} reward_weights: one each")
-        return self
-
-    @model_validator(mode="after")
-    def _its_adapter_works_with_trl(self) -> Self:
-        if self.through_trl and not getattr(type(self.adapter), "trl", True):
-            assert self.adapter is not None
-            raise ValueError(
-                f"adapter {self.adapter.kind!r} does not work with TRL's trainer for {self.kind}: it computes "
-                "log-probabilities in a way that the adapter does not take part in. Use another adapter, such as lora."
-            )
         return self
 
     # ---------------------------------------------------------------------------------------------------- the trainer

@@ -185,8 +185,9 @@ class ChosenLogits:
         return logits
 
     def _only_wanted(self, layer: Any, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor] | None:
-        """Before the output layer: keep of the hidden states (rows, tokens, width) those that predict an answer."""
-        return None if self._wanted is None else (inputs[0][self._wanted],)
+        """Before the output layer: keep of the hidden states (rows, tokens, width) those that predict an answer. An
+        adapter may have put tokens of its own before the row."""
+        return None if self._wanted is None else (inputs[0][:, -self._wanted.shape[1] :][self._wanted],)
 
 
 def check_packing(model: Any, *, autocast: bool) -> None:

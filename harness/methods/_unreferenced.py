@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -37,8 +38,6 @@ class Unreferenced(Planned):
             # TRL looks at one; the rows come through get_train_dataloader as token ids.
             train_dataset=Dataset.from_dict({"prompt": [""], "chosen": [""], "rejected": [""]}),
         )
-        # In bfloat16 a log-probability would have three digits.
-        self.model.get_output_embeddings().register_forward_hook(lambda layer, inputs, logits: logits.float())
 
     def tokenize_row(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         return {}
@@ -46,6 +45,10 @@ class Unreferenced(Planned):
     @property
     def kept_figures(self) -> dict[str, list[float]]:
         return self._stored_metrics.setdefault("train", defaultdict(list))
+
+    def concatenated_forward(self, model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        found: tuple[torch.Tensor, ...] = super().concatenated_forward(partial(_of_the_text, model), batch)  # type: ignore[misc]
+        return found
 
     def collate(self, rows: Sequence[Pair]) -> dict[str, torch.Tensor]:
         batch: dict[str, torch.Tensor] = {}
@@ -78,6 +81,14 @@ class MarginTrainer(Unreferenced, CPOTrainer):  # type: ignore[misc]
     """With `loss_type = "simpo"` and `cpo_alpha = 0` in its configuration."""
 
     configuration = CPOConfig
+
+
+def _of_the_text(model: Any, input_ids: torch.Tensor, **settings: Any) -> Any:
+    """What `model` gives, its logits in float32, since in bfloat16 a log-probability has three digits, and without
+    those of the tokens that an adapter puts before the text."""
+    outputs = model(input_ids, **settings)
+    outputs.logits = outputs.logits[:, -input_ids.shape[1] :].float()
+    return outputs
 
 
 def _predicted(rows: Sequence[Pair]) -> int:

@@ -47,7 +47,7 @@ class Distill(Answers):
 
     @model_validator(mode="after")
     def _a_prompt_is_no_student(self) -> Distill:
-        if self.adapter is not None and getattr(type(self.adapter), "prompt_learning", False):
+        if self.adapter is not None and self.adapter.prompt_learning:
             raise ValueError(
                 f"adapter {self.adapter.kind} trains tokens before the text, which distillation cannot compare with a "
                 "teacher's. Use one that changes the layers, such as lora"

@@ -83,5 +83,5 @@ class Dpo(Preferring):
             **self.plan(read.train, steps, job, dtype),
         )
         rows = [row for pair in (*read.train, *read.dev) for row in (pair.chosen, pair.rejected)]
-        trainer.refer(rows, without_adapter=self.prefixes)
+        trainer.refer(rows, without_adapter=self.switched_off(policy))
         return Ready(trainer, per_epoch, read.details)

@@ -78,7 +78,8 @@ class Kto(Preferring):
         )
         everything = [*rows, *(row for batch in found.dev for row in batch)]
         trainer.refer(
-            [answer for row in everything for answer in (row.row, row.mismatched)], without_adapter=self.prefixes
+            [answer for row in everything for answer in (row.row, row.mismatched)],
+            without_adapter=self.switched_off(policy),
         )
         weights = {"good_weight": good, "bad_weight": bad}
         return Ready(trainer, per_epoch, found.details | weights)

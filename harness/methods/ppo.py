@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Ppo(Reinforcement):
-    through_trl: ClassVar[bool] = False
+    own_loss: ClassVar[bool] = True
     rate_scale: ClassVar[float] = 0.5
 
     rollouts: int = Field(32, ge=1)

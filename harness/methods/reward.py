@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from harness.chat import read_template
 from harness.methods import _rows
@@ -37,13 +37,15 @@ class Reward(Preferring):
     """Tokens of prompt and answer together, above which a pair is left out; None is the model's context. An answer
     that is cut would be marked for what is not there."""
 
-    def refused(self, adapter: Adapter) -> str | None:
-        if not getattr(type(adapter), "merges", True):
-            return (
-                f"the adapter {adapter.kind} cannot be merged into the model's layers, of which a reward model is "
-                "made: take one that can, such as lora, or full"
+    @field_validator("adapter")
+    @classmethod
+    def _part_of_the_layers(cls, value: Adapter | None) -> Adapter | None:
+        if value is not None and not value.merges:
+            raise ValueError(
+                f"the adapter {value.kind} cannot be merged into the model's layers, of which a reward model is made: "
+                "take one that can, such as lora, or full"
             )
-        return super().refused(adapter)
+        return value
 
     def load(self, job: TrainJob, dtype: str) -> Marking:
         from harness.methods import _marking

@@ -55,7 +55,7 @@ def test_a_module_that_is_not_there_is_an_error_that_lists_those_that_are(tiny_m
         Lora(targets=("query",)).wrap(model(tiny_model))
 
 
-@pytest.mark.parametrize("settings", [{"targets": ["lm_head"]}, {"targets": []}, {"rank": 0}, {"dropout": 1.0}])
+@pytest.mark.parametrize("settings", [{"targets": []}, {"init": "pissa", "dora": True}, {"rank": 0}, {"dropout": 1.0}])
 def test_settings_that_cannot_work_are_refused(settings: Any) -> None:
     with pytest.raises(ValidationError):
         Lora(**settings)

@@ -6,80 +6,24 @@ import json
 import shutil
 import subprocess
 import sys
+import warnings
 import weakref
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from answering import QUESTIONS, SHOTS, Reference, answer_all, asks, texts
 from conftest import make_tiny_model
 
 from harness import models
 from harness.backends.transformers import Transformers, _cut
 from harness.errors import ModelError
-from harness.plugins import Plan
-from harness.records import Decoding, Message, Reply, Request
+from harness.records import Decoding, Message, Request
 
 torch = pytest.importorskip("torch")
 
 # PEFT 0.21 reads a property that transformers 5.23 has renamed.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
-
-QUESTIONS = (
-    "how long does the warranty of a grinder last?",
-    "water",
-    "the red light blinks and the machine boils no water ! ! !",
-    "parcels within thirty days",
-    "is the price 4 5 6 or 7 8 9 for a clean filter and a number of burrs and coffee and tea and repairs?",
-    "no",
-)
-SHOTS = "return parcels within thirty days cover repairs price machine burrs clean filter light " * 6
-
-
-def asks(questions: Sequence[str] = QUESTIONS, system: str = "", **decoding: Any) -> list[Request]:
-    decoding = {"max_tokens": 16, **decoding}
-    before = (Message("system", system),) if system else ()
-    return [Request(messages=(*before, Message("user", text)), decoding=Decoding(**decoding)) for text in questions]
-
-
-def answer_all(session: Any, requests: Sequence[Request], plan: Plan | None = None, seed: int = 0) -> list[Reply]:
-    plan = plan or session.plan(requests)
-    replies: dict[int, Reply] = {}
-    for batch in plan.batches:
-        found = session.answer([requests[index] for index in batch], plan, seed=seed)
-        replies.update(zip(batch, found, strict=True))
-    return [replies[index] for index in range(len(requests))]
-
-
-def texts(replies: Sequence[Reply]) -> list[tuple[str, ...]]:
-    return [reply.texts for reply in replies]
-
-
-class Reference:
-    """transformers' own greedy `generate`, one prompt at a time in float32."""
-
-    def __init__(self, folder: Path, adapter: Path | None = None) -> None:
-        from peft import PeftModel
-        from transformers import AutoModelForCausalLM
-
-        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32")
-        if adapter is not None:
-            self.model = PeftModel.from_pretrained(self.model, adapter)
-        self.model.eval()
-
-    def answers(self, session: Any, requests: Sequence[Request]) -> list[tuple[str, ...]]:
-        found = []
-        for request in requests:
-            tokens = torch.tensor(session.chat.prompts([request.messages]))
-            output = self.model.generate(
-                input_ids=tokens,
-                attention_mask=torch.ones_like(tokens),
-                max_new_tokens=request.decoding.max_tokens,
-                do_sample=False,
-                pad_token_id=2,
-            )
-            found.append((session._decode(output[0, tokens.shape[1] :].tolist()),) * request.n)
-        return found
 
 
 def make_adapter(folder: Path, out: Path, *, seed: int = 1, base: str | None = None, **settings: Any) -> Path:
@@ -385,7 +329,10 @@ def test_an_attached_adapter_answers_as_peft_does_and_detaching_restores_the_bas
     assert texts(answer_all(session, requests)) == adapted
 
 
-def test_more_adapters_than_stay_loaded_each_keep_their_own_answers(tiny_model: Path, tmp_path: Path) -> None:
+def test_more_adapters_than_stay_loaded_each_keep_their_own_answers(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.backends._adapters.KEEP", 4)
     session: Any = Transformers(id=str(tiny_model), dtype="bfloat16").open()
     requests = asks(QUESTIONS[:2])
     base = texts(answer_all(session, requests))
@@ -443,17 +390,45 @@ def test_pickled_adapter_weights_are_refused(tiny_model: Path, tmp_path: Path, a
         Transformers(id=str(tiny_model), dtype="float32").open().attach(tmp_path)
 
 
-@pytest.mark.parametrize("kind", ["prompt", "prefix"])
-def test_an_adapter_of_added_tokens_is_refused_by_its_kind(tiny_model: Path, tmp_path: Path, kind: str) -> None:
-    from peft import PrefixTuningConfig, PromptTuningConfig, get_peft_model
+@pytest.mark.parametrize("kind", ["prompt", "prefix", "ia3", "lora"])
+def test_after_one_that_does_not_fit_the_base_answers_and_others_can_be_attached(
+    tiny_model: Path, tmp_path: Path, adapter: Path, kind: str
+) -> None:
+    from peft import IA3Config, LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    config = {"prompt": PromptTuningConfig, "prefix": PrefixTuningConfig}[kind]
-    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype="float32")
-    get_peft_model(model, config(task_type="CAUSAL_LM", num_virtual_tokens=4)).save_pretrained(tmp_path)
+    config: Any = {
+        "prompt": PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4, token_dim=32),
+        "prefix": PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4),
+        "ia3": IA3Config(task_type="CAUSAL_LM"),
+        "lora": LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"]),
+    }[kind]
+    deeper = AutoModelForCausalLM.from_pretrained(make_tiny_model(tmp_path / "deeper", layers=3), dtype="float32")
+    get_peft_model(deeper, config).save_pretrained(tmp_path / "foreign")
     session = Transformers(id=str(tiny_model), dtype="float32").open()
-    with pytest.raises(ModelError, match=rf"of the kind {kind.upper()}_TUNING.*such as LoRA"):
-        session.attach(tmp_path)
+    plain = texts(answer_all(session, asks()))
+    session.attach(adapter)
+    adapted = texts(answer_all(session, asks()))
+    with pytest.raises(ModelError, match="does not fit model"):
+        session.attach(tmp_path / "foreign")
+    assert texts(answer_all(session, asks())) == plain
+    session.attach(adapter)
+    assert texts(answer_all(session, asks())) == adapted
+
+
+def test_an_adapter_of_the_output_layer_answers_as_peft_does(
+    tiny_model: Path, tmp_path: Path, reference: Reference
+) -> None:
+    session = Transformers(id=str(tiny_model), dtype="float32").open()
+    with warnings.catch_warnings():
+        # PEFT on an output layer that shares the embedding's weights; it writes a copy of them beside the adapter.
+        warnings.simplefilter("ignore")
+        lora = make_adapter(tiny_model, tmp_path / "lora", target_modules=["lm_head", "v_proj"])
+        expected = Reference(tiny_model, lora)
+    session.attach(lora)
+    assert texts(answer_all(session, asks())) == expected.answers(session, asks())
+    session.attach(None)
+    assert texts(answer_all(session, asks())) == reference.answers(session, asks())
 
 
 @pytest.mark.parametrize("left", [0, 100, -50])

@@ -152,3 +152,20 @@ def test_presidio_is_explained_where_it_is_missing(comparison: Comparison) -> No
     done = comparison.call("data", "check", str(comparison.spec), "--presidio", "en")
     assert done.status == 1
     assert "pip install presidio-analyzer" in done.err
+
+
+def test_preferences_and_texts_are_described_and_checked_too(comparison: Comparison) -> None:
+    rows = [{"prompt": f"Is plum {n} ripe?", "chosen": "yes", "rejected": "I could not say"} for n in range(30)]
+    rows.append({"prompt": "Is plum 3 ripe?", "chosen": "I could not say", "rejected": "yes"})
+    (comparison.folder / "prefs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (comparison.folder / "text.jsonl").write_text(json.dumps({"id": "t", "text": "Plums are stone fruit."}) + "\n")
+    text = comparison.spec.read_text()
+    assert "[data]" in text
+    comparison.spec.write_text(text.replace("[data]", '[data]\npreferences = "prefs.jsonl"\ntext = "text.jsonl"'))
+    status, found = check(comparison)
+    assert status == 0
+    counts = {name: found["splits"][name]["rows"] for name in ("preferences", "preferences_dev", "text")}
+    assert (counts["preferences"] + counts["preferences_dev"], counts["text"]) == (31, 1)
+    told = {(one["kind"], one["split"]) for one in found["quality"]}
+    assert ("length_bias", "preferences") in told
+    assert sum(kind == "contradiction" for kind, _ in told) == 1

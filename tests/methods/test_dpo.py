@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,8 +12,10 @@ import torch
 from pydantic import ValidationError
 from training import curves, log_probabilities, make_job, opened, preferences, rows, silent
 
+from harness.adapters.bottleneck import Bottleneck
 from harness.adapters.full import Full
 from harness.adapters.lora import Lora
+from harness.adapters.prompt import Prompt
 from harness.methods.dpo import SMOOTHED, Dpo
 from harness.methods.sft import Sft
 
@@ -46,7 +49,6 @@ def test_the_reference_is_the_policy_as_the_stage_received_it_and_never_moves(
 ) -> None:
     received = before if incoming else None
     job = make_job(tmp_path / "job", tiny_model, train=preferences(), dev=DEV, incoming=received)
-    # The adapter's dropout is off: else the policy would differ from itself.
     Dpo(adapter=adapter, eval_every=1, **QUICK).fit(job, silent)
     lines = curves(job.out)
     assert lines[0]["loss"] == pytest.approx(math.log(2), abs=1e-5)
@@ -56,6 +58,19 @@ def test_the_reference_is_the_policy_as_the_stage_received_it_and_never_moves(
         ratio = sums(tiny_model, job.out, name) - sums(tiny_model, received, name)
         assert ratio.abs().mean() > 0.02, "the policy has moved"
         assert last[f"dev_{name}_reward"] == pytest.approx(BETA * ratio.mean().item(), rel=1e-3, abs=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
+@pytest.mark.parametrize("adapter", [Prompt(), Bottleneck(), Lora(init="pissa", rank=4)], ids=lambda one: one.kind)
+def test_a_new_adapter_that_is_not_nothing_at_first_is_no_part_of_the_reference(
+    tmp_path: Path, tiny_model: Path, adapter: Any
+) -> None:
+    job = make_job(tmp_path / "job", tiny_model, train=DEV)
+    method = Dpo(adapter=adapter, **QUICK)
+    trainer = method.ready(job, method.load(job, "float32"), "float32").trainer
+    for name in ("chosen", "rejected"):
+        found = trainer.reference([getattr(pair, name) for pair in trainer.rows])
+        torch.testing.assert_close(found, sums(tiny_model, None, name), rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("loss", ["sigmoid", "ipo", "hinge", "robust"])
@@ -115,6 +130,29 @@ def test_every_other_loss_has_a_gradient(tmp_path: Path, tiny_model: Path, loss:
     trainer.current_gradient_accumulation_steps = 1  # Set where a training begins.
     assert math.isfinite(trainer.training_step(trainer.model, [0, 1, 2, 3]).item())
     assert any(w.grad is not None and bool(w.grad.abs().max() > 0) for w in policy.model.parameters())
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
+def test_only_answers_go_through_the_output_layer(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trl.trainer import utils
+
+    job = make_job(tmp_path / "job", tiny_model, train=preferences(4))
+    method = Dpo(adapter=Lora(rank=4), **QUICK)
+    trainer = method.ready(job, method.load(job, "float32"), "float32").trainer
+    trainer.current_gradient_accumulation_steps = 1
+    seen: list[int] = []
+    apply = utils._ChunkedLogProbFunction.apply
+
+    def counted(hidden: Any, *more: Any) -> Any:
+        seen.append(len(hidden))
+        return apply(hidden, *more)
+
+    monkeypatch.setattr(utils, "_ChunkedLogProbFunction", SimpleNamespace(apply=counted))
+    trainer.training_step(trainer.model, [0, 1, 2, 3])
+    answers = [row for pair in trainer.rows for row in (pair.chosen, pair.rejected)]
+    assert sum(seen) == sum(len(row.ids) - row.prompt for row in answers)
 
 
 def test_settings_that_do_not_go_together_are_refused() -> None:

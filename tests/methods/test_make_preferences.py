@@ -68,7 +68,7 @@ def test_a_margin_leaves_close_pairs_out(made: Any, tmp_path: Path, tiny_model: 
     wide = rewarded_job(tmp_path / "wide", tiny_model, train=asked(20), dev=asked(24)[20:])
     MakePreferences(**QUICK | {"margin": margin}).fit(wide, silent)
     assert len(read(wide.out / "preferences.jsonl")) == sum(each >= margin for each in apart)
-    never = rewarded_job(tmp_path / "never", tiny_model)
+    never = rewarded_job(tmp_path / "never", tiny_model, train=asked(16))
     with pytest.raises(DataError, match=r"none of the 16 prompts differ in reward by 5 or more.*raise temperature"):
         MakePreferences(**QUICK | {"margin": 5}).fit(never, silent)
 
@@ -92,9 +92,9 @@ def test_a_seed_and_an_interruption_lead_to_the_same_pairs(made: Any, tmp_path: 
 def test_answers_are_those_of_the_stage_before(tmp_path: Path, tiny_model: Path) -> None:
     from harness.adapters.full import Full
 
-    before = rewarded_job(tmp_path / "sft", tiny_model, train=[row | {"completion": "aaa 7"} for row in asked()])
+    before = rewarded_job(tmp_path / "sft", tiny_model, train=[row | {"completion": "aaa 7"} for row in asked(16)])
     Sft(adapter=Full(), learning_rate=1e-2, epochs=8, batch_size=8, schedule="constant").fit(before, silent)
-    job = rewarded_job(tmp_path / "job", tiny_model, incoming=before.out)
+    job = rewarded_job(tmp_path / "job", tiny_model, train=asked(16), incoming=before.out)
     outcome = MakePreferences(**QUICK | {"pairs": "all"}).fit(job, silent)
     said = [text for pair in read(job.out / "preferences.jsonl") for text in (pair["chosen"], pair["rejected"])]
     assert sum("aaa" in text for text in said) > len(said) / 3

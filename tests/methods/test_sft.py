@@ -500,7 +500,7 @@ def test_damaged_weights_are_a_model_error(trained: Any, tmp_path: Path, tiny_mo
     model = shutil.copytree(tiny_model, tmp_path / "model")
     for folder, name in ((adapter, "adapter_model.safetensors"), (model, "model.safetensors")):
         (folder / name).write_bytes((folder / name).read_bytes()[:-50])
-    with pytest.raises(ModelError, match="does not fit model"):
+    with pytest.raises(ModelError, match="is damaged or cannot be read"):
         Sft(epochs=1).fit(make_job(tmp_path / "one", tiny_model, incoming=adapter), silent)
     with pytest.raises(ModelError, match="cannot be loaded"):
         Sft(**QUICK).fit(make_job(tmp_path / "two", model), silent)
