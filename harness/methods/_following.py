@@ -218,7 +218,9 @@ class Followed:
         if all(weight.requires_grad for weight in self.model.parameters()):
             super()._save(output_dir, state_dict)  # type: ignore[misc]
             return
-        folder = Path(output_dir or self.args.output_dir)
+        self.save_trained(Path(output_dir or self.args.output_dir))
+
+    def save_trained(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         save_file({name: weight.detach().contiguous() for name, weight in self._trained()}, folder / TRAINED)
 

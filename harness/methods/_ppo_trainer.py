@@ -22,8 +22,6 @@ from harness.methods._rollouts import READ_TOKENS, Rolling, Rollouts, parts
 from harness.methods._rows import Row
 from harness.methods._sampling import Prompt
 
-HEAD = "value_head.pt"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
@@ -204,21 +202,13 @@ class PpoTrainer(Followed, Rolling, Trainer):  # type: ignore[misc]
         self.round = None if kept["round"] is None else Round(**kept["round"])
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        folder = Path(output_dir or self.args.output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        self.model.policy.save_pretrained(folder)
-        torch.save(self.model.head.state_dict(), folder / HEAD)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model=self.model.policy)
-        self.model.head.load_state_dict(torch.load(Path(resume_from_checkpoint) / HEAD, weights_only=True))
-
-    def _issue_warnings_after_load(self, load_result: Any) -> None:
-        """None: an output layer that shares its weight is rightly not in the file."""
+        """Always what is trained alone: of weights that layers share, a whole state would hold each several times."""
+        self.save_trained(Path(output_dir or self.args.output_dir))
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         """Weights that went beyond the target are never the best."""
-        if self.rules.target_kl is not None and metrics["eval_kl"] > self.rules.target_kl:
-            return False
-        better: bool = super()._determine_best_metric(metrics, trial)
-        return better
+        if self.rules.target_kl is None or metrics["eval_kl"] <= self.rules.target_kl:
+            better: bool = super()._determine_best_metric(metrics, trial)
+            return better
+        self.control.should_training_stop |= self.waited_enough()
+        return False

@@ -104,4 +104,5 @@ class Ppo(Reinforcement):
         return trainer, per_epoch
 
     def outcome(self, trainer: Any, step: int) -> dict[str, Any]:
-        return super().outcome(trainer, step) | {"kl_coef": trainer.kl_coef}
+        coefficients = [entry["kl_coef"] for entry in trainer.state.log_history if "kl_coef" in entry]
+        return super().outcome(trainer, step) | {"kl_coef": coefficients[-1]}

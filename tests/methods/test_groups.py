@@ -52,11 +52,14 @@ def test_log_probabilities_are_those_of_trl(tmp_path: Path, tiny_model: Path, ki
         ours = trainer._get_per_token_logps_and_entropies(trainer.model, ids, mask, most, compute_entropy=True)
         theirs = trl._get_per_token_logps_and_entropies(trainer, trainer.model, ids, mask, most, compute_entropy=True)
         reference = trainer._get_per_token_logps_and_entropies(trainer.ref_model, ids, mask, most)
+        # On a GPU the reference is asked in TRL's own way.
+        by_trl = trl._get_per_token_logps_and_entropies(trainer, trainer.ref_model, ids, mask, most)
     answered = mask[:, longest:].bool()
     for one, other in zip(ours[:2], theirs[:2], strict=True):
         torch.testing.assert_close(one[answered], other[answered], rtol=1e-4, atol=1e-4)
         assert not one[~answered].any()
     torch.testing.assert_close(reference[0], ours[0])
+    torch.testing.assert_close(by_trl[0][answered], ours[0][answered], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", [Grpo, Rloo])

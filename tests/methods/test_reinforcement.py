@@ -181,7 +181,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(
 
 
 @KINDS
-@pytest.mark.parametrize("step", [0, 3, 5])
+@pytest.mark.parametrize("step", [0, 3, 5, 8])
 def test_a_stopped_training_goes_on_to_the_same_weights(
     trained: Any, tmp_path: Path, tiny_model: Path, kind: str, step: int
 ) -> None:
