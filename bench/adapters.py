@@ -29,6 +29,8 @@ from typing import Any
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
+from harness.fit import ENVIRONMENT
+
 MODEL = "smollm2-135m-instruct"
 ADAPTERS, RANK, ROUNDS = 10, 16, 3
 ROWS, BATCH, STEPS = 24, 8, 3
@@ -187,7 +189,8 @@ def memory() -> dict[str, Any]:
 def child(*arguments: str) -> dict[str, Any]:
     """Run this file in a process of its own and return the object on its last line."""
     command = [sys.executable, __file__, "--child", *arguments]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)}
+    modules = {"PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)}
+    environment = {**ENVIRONMENT, **os.environ, **modules}
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
     *told, last = done.stdout.splitlines()
     print(*told, sep="\n", end="\n" if told else "", flush=True)

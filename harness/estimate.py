@@ -130,16 +130,14 @@ def _training(
         answer = _mean_tokens([text for one in pairs for text in (one.chosen, one.rejected) if text])
     else:
         prompt, answer = _mean_prompt(dataset.train, variant.prompt, context), _mean_target(dataset.train)
-    sides = 2 if method.reads == "preferences" else 1
     count = method.uses(count)
-    tokens = round((prompt + answer) * sides * count * method.passes())
+    tokens = round((prompt + answer) * count * method.passes(count))
     found: dict[str, Any] = {"input_tokens": tokens, "seconds": tokens / rates["train"]}
     found["steps"] = method.total_steps(count)
     if shapes is not None and model is not None:
         table = model.table()
         dtype = pick_dtype(table.get("dtype", "auto"), table.get("device", "auto"))
-        row = sides * (prompt + answer)
-        found["memory_bytes"] = forecast.memory(method, shapes, row=row, answer=sides * answer, dtype=dtype)
+        found["memory_bytes"] = forecast.memory(method, shapes, text=prompt + answer, answer=answer, dtype=dtype)
     return found
 
 

@@ -12,6 +12,7 @@ the step before the child is gone.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -25,6 +26,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from harness import files
 from harness.errors import HarnessError, ModelError
 from harness.measure import gpu_peak_bytes
 from harness.plugins import Method, Trained, TrainJob, find
@@ -75,7 +77,7 @@ def _once(method: Method, job: TrainJob, folder: Path, progress: Progress, lock:
     paths = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(job).items()}
     file.write_text(json.dumps({"method": method.table(), "job": paths}), encoding="utf-8")
     # The same modules as here, found at the same places, and nothing of the working folder besides (-P).
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)}
+    modules = {"PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)}
     with (
         (folder / "stage.log").open("ab") as written,
         subprocess.Popen(
@@ -83,7 +85,7 @@ def _once(method: Method, job: TrainJob, folder: Path, progress: Progress, lock:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=written,
-            env=environment,
+            env={**ENVIRONMENT, **os.environ, **modules},
             pass_fds=(lock,),
             start_new_session=True,  # Ctrl-C reaches the runner alone; it decides what the child does.
         ) as child,
@@ -95,8 +97,19 @@ def _once(method: Method, job: TrainJob, folder: Path, progress: Progress, lock:
                 os.killpg(child.pid, signal.SIGKILL)
             child.wait()
             raise
+    if child.returncode == FULL:
+        with files.disk(folder):
+            raise OSError(FULL, os.strerror(FULL))
     return _outcome(outcome, child.returncode, folder / "stage.log")
 
+
+ENVIRONMENT = {"THP_MEM_ALLOC_ENABLE": "1"}
+"""What torch is told in the child: to take large tensors in huge pages of Linux. Aligned alike, one fits where another
+was freed; as they are taken otherwise, the heap falls to pieces and grows to several times what is in use."""
+
+FULL = errno.ENOSPC
+"""The exit status of a child that found no room on the disk, where it may find none to tell so either."""
+_FULL = (FULL, errno.EDQUOT, errno.EFBIG)
 
 _TRY = "Try a smaller micro_batch or max_length, or gradient_checkpointing = true"
 
@@ -174,12 +187,19 @@ def main(file: Path) -> int:
     except HarnessError as error:
         said = {"fault": str(error)}
     except Exception as error:
+        if _no_room(error):
+            return FULL
         said = {"bug": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
         if _no_memory(error):
             said = {"memory": str(error).splitlines()[0] if str(error) else type(error).__name__}
     temporary = file.with_name("outcome.tmp")
-    temporary.write_text(json.dumps(said), encoding="utf-8")
-    temporary.replace(file.with_name("outcome.json"))
+    try:
+        temporary.write_text(json.dumps(said), encoding="utf-8")
+        temporary.replace(file.with_name("outcome.json"))
+    except OSError as error:
+        if _no_room(error):
+            return FULL
+        raise
     return 0
 
 
@@ -187,6 +207,19 @@ def _no_memory(error: Exception) -> bool:
     """Whether it is what Python or torch raise where memory cannot be had (torch.OutOfMemoryError on a GPU)."""
     said = str(error)
     return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "not enough memory" in said
+
+
+def _no_room(error: BaseException | None) -> bool:
+    """Whether it is what Python, safetensors or torch raise where a disk is full, or something that came of it."""
+    if error is None:
+        return False
+    said = str(error)
+    return (
+        getattr(error, "errno", None) in _FULL
+        or any(f"(os error {number})" in said for number in _FULL)
+        or "iostream error" in said  # torch's writer tells no more.
+        or _no_room(error.__context__)
+    )
 
 
 def _die_with_parent(leash: int) -> None:

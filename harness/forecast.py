@@ -55,26 +55,26 @@ def shapes(model: Backend) -> Shapes | None:
         return None
 
 
-def memory(method: Method, model: Shapes, *, row: float, answer: float, dtype: str) -> int | None:
-    """About how many bytes the stage's process will take at most; None where the method does not say how many rows it
-    computes at once. `row` and `answer` are the mean tokens of a row and of its answer, `dtype` what products are
-    computed in.
+def memory(method: Method, model: Shapes, *, text: float, answer: float, dtype: str) -> int | None:
+    """About how many bytes the stage's process will take at most; None where the method does not say how many texts it
+    computes at once. `text` and `answer` are the mean tokens of a prompt with an answer and of the answer alone,
+    `dtype` what products are computed in.
 
     Frozen weights take their own size, trained ones 16 bytes each (float32, its gradient, and Adam's two moments:
     Rajbhandari et al. 2020, arXiv 1910.02054); activations 34 bytes a token, layer and unit of width in 16 bits
     (Korthikanti et al. 2022, arXiv 2205.05198, attention scores left out, which are not kept), or 2 with gradient
     checkpointing; logits are kept in float32, three times over.
     """
-    rows = method.rows_at_once
-    if rows is None:
+    texts = method.texts_at_once
+    if texts is None:
         return None
     adapter = getattr(method, "adapter", None)
     trained = model.parameters if adapter is None else adapter.trainable(model.weights)
     wide = 4 if dtype == "float32" else 2
     frozen = 0 if trained == model.parameters else model.parameters
     kept = 2 if getattr(method, "gradient_checkpointing", False) else 34
-    activations = rows * row * model.layers * model.hidden * kept * wide / 2
-    logits = rows * answer * model.vocabulary * 12
+    activations = texts * text * model.layers * model.hidden * kept * wide / 2
+    logits = texts * answer * model.vocabulary * 12
     return round(BARE + frozen * wide + 16 * (trained or 0) + activations + logits)
 
 
@@ -86,7 +86,7 @@ def warnings(spec: Spec, dataset: Dataset) -> list[str]:
     tokens = sum(map(len, texts)) / CHARACTERS_PER_TOKEN
     for variant in spec.variants:
         for method in variant.train:
-            said = [*_rate(method), *_size(method, model, tokens), *_dev(method, len(dataset.dev))]
+            said = [*_rate(method), *_size(method, model, len(texts), tokens), *_dev(method, len(dataset.dev))]
             for each in said:
                 found.setdefault(f"stage {method.label}: {each}", []).append(variant.name)
     return [f"{_listed(names)}, {said}" for said, names in found.items()]
@@ -108,12 +108,13 @@ def _rate(method: Method) -> Iterator[str]:
         yield f"learning_rate {rate:g} is outside {usual}"
 
 
-def _size(method: Method, model: Shapes | None, tokens: float) -> Iterator[str]:
+def _size(method: Method, model: Shapes | None, rows: int, tokens: float) -> Iterator[str]:
     adapter = getattr(method, "adapter", None)
     if model is None or method.reads != "examples" or method.makes != "policy":
         return
     trained = adapter.trainable(model.weights) if adapter is not None else None
-    seen = tokens * method.passes()
+    used = method.uses(rows)
+    seen = tokens * used / max(1, rows) * method.passes(used)
     if trained is not None and trained > seen > 0:
         yield (
             f"{trained:,} weights are trained on about {seen:,.0f} tokens: it may memorise more than it learns. A "

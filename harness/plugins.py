@@ -633,13 +633,14 @@ class Method(Plugin):
         """How many of so many training rows the stage uses."""
         return rows
 
-    def passes(self) -> float:
-        """How often the stage goes through its training rows at most: what a dry run estimates from."""
+    def passes(self, rows: int) -> float:
+        """How often the stage goes through so many training rows at most, each text of a row (prompt and one answer)
+        counted: what a dry run estimates from."""
         return 1.0
 
     @property
-    def rows_at_once(self) -> int | None:
-        """How many rows are computed at once at most; None where that is not known."""
+    def texts_at_once(self) -> int | None:
+        """How many texts (prompt and one answer) are computed at once at most; None where that is not known."""
         return None
 
     def total_steps(self, rows: int) -> int | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -15,10 +17,14 @@ from typing import Any
 
 import pytest
 from comparison import TESTS
+from safetensors import SafetensorError
 from toys import Steps
+from training import make_job, same, weights
 
 from harness import files, fit
-from harness.errors import ModelError
+from harness.adapters.lora import Lora
+from harness.errors import ModelError, StoreError
+from harness.methods.sft import Sft
 from harness.plugins import Trained, TrainJob
 
 
@@ -158,6 +164,63 @@ def test_a_child_that_finds_no_memory_for_one_row_is_told_with_what_to_try(stage
 def test_what_libraries_raise_without_memory_is_no_fault_of_the_code(fault: Exception) -> None:
     assert fit._no_memory(fault)
     assert not fit._no_memory(ValueError("a slip"))
+
+
+class Cramped(Sft):
+    """Finds no room for a file of more than 20 kB after its fifth step, while the file that CRAMPED names is there."""
+
+    def fit(self, job: TrainJob, progress: Callable[[int, int, Mapping[str, float]], None]) -> Trained:
+        def cramped(step: int, steps: int, figures: Mapping[str, float]) -> None:
+            progress(step, steps, figures)
+            if step == 5 and Path(os.environ["CRAMPED"]).exists():
+                resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+
+        return super().fit(job, cramped)
+
+
+def test_a_full_disk_at_a_checkpoint_is_told_and_nothing_before_it_is_lost(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = Cramped(adapter=Lora(rank=4), learning_rate=5e-3, batch_size=4, max_steps=8, checkpoint_every=3)
+    monkeypatch.setenv("CRAMPED", str(tmp_path / "full"))
+    seen: list[int] = []
+
+    def fit_in(job: TrainJob) -> None:
+        lock = files.Lock(tmp_path / "lock")
+        lock.acquire()
+        try:
+            fit.run(method, job, job.work, lambda step, steps, figures: seen.append(step), lock.handle)
+        finally:
+            lock.release()
+
+    job, undisturbed = make_job(tmp_path / "job", tiny_model), make_job(tmp_path / "undisturbed", tiny_model)
+    (tmp_path / "full").touch()
+    with pytest.raises(StoreError, match=r"No space left on device \(ENOSPC\)\. Free some space"):
+        fit_in(job)
+    assert seen[-1] in (5, 6)
+    (tmp_path / "full").unlink()
+    seen.clear()
+    fit_in(job)
+    assert seen == [4, 5, 6, 7, 8], "from the last checkpoint that was written whole"
+    fit_in(undisturbed)
+    assert same(weights(job.out), weights(undisturbed.out))
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+        RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534"),
+    ],
+)
+def test_what_libraries_raise_on_a_full_disk_is_no_fault_of_the_code(fault: Exception) -> None:
+    if "unexpected pos" in str(fault):  # as torch.save says it
+        fault.__context__ = RuntimeError("basic_ios::clear: iostream error")
+    assert fit._no_room(fault)
+    assert not fit._no_room(ValueError("a slip"))
+    assert not fit._no_room(OSError(errno.ENOENT, "No such file"))
 
 
 def test_a_child_that_cannot_start_is_told_with_what_it_wrote(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,7 +55,7 @@ def test_the_weights_that_an_adapter_trains_are_counted_exactly(tiny_model: Path
 
 def test_memory_grows_with_what_is_computed_at_once_and_with_what_is_trained(tiny: Shapes) -> None:
     def memory(**settings: Any) -> int:
-        found = forecast.memory(Sft(**settings), tiny, row=100, answer=10, dtype="float32")
+        found = forecast.memory(Sft(**settings), tiny, text=100, answer=10, dtype="float32")
         assert found is not None
         return found - forecast.BARE
 
@@ -73,9 +73,9 @@ def test_unwise_settings_are_told(tiny: Shapes) -> None:
         "learning_rate 0.5 is outside 5e-05 to 0.002, which is usual for sft with lora"
     ]
     assert not list(forecast._rate(Sft(learning_rate=1e-3, adapter=Lora(rank=4))))
-    (said,) = forecast._size(method, tiny, tokens=10)
+    (said,) = forecast._size(method, tiny, 1, tokens=10)
     assert said.startswith(f"{Lora(rank=4).trainable(tiny.weights):,} weights are trained on about 30 tokens")
-    assert not list(forecast._size(method, tiny, tokens=1e9))
+    assert not list(forecast._size(method, tiny, 1, tokens=1e9))
     (said,) = forecast._dev(method, 3)
     assert said == "the best step is chosen on 3 dev rows, mostly by chance; 20 or more would say something"
     assert not list(forecast._dev(method, 20))

@@ -20,6 +20,7 @@ from harness.spec import Variant
 from harness.store import Store
 
 ONE = '[[variant]]\nname = "plain"\n'
+STAGES = {"first": 3, "second": 40, "third": 2}
 TRAINED = f'{ONE}\n[[variant]]\nname = "lora"\ntrain = ["toys:Steps"]\n'
 LENGTH = '[[metric]]\nkind = "toys:Length"\n'
 
@@ -154,6 +155,22 @@ def test_an_interrupt_while_training_saves_the_checkpoint(tmp_path: Path) -> Non
     assert comparison.run("--set", "variant.lora.train.0.steps=100").status == 0
     steps = [int(line) for line in comparison.logged("train") if not line.startswith("from")]
     assert steps == list(range(1, 101)), "no step was done twice"
+
+
+def test_an_interrupt_in_the_second_of_three_stages_loses_none_of_them(tmp_path: Path) -> None:
+    stages = ", ".join(f'{{ kind = "toys:Steps", name = "{name}", steps = {n} }}' for name, n in STAGES.items())
+    comparison = Comparison(tmp_path / "one", f'{ONE}\n[[variant]]\nname = "three"\ntrain = [{stages}]\n')
+    process = comparison.start_run(TOYS_STEP="0.05")
+    wait_for(lambda: len(comparison.logged("train")) > STAGES["first"] + 6, process)
+    process.send_signal(signal.SIGINT)
+    done = finish(process)
+    assert done.status == 130
+    check_quiet(done)
+    assert comparison.run().status == 0
+    steps = [line.split()[0] for line in comparison.logged("train") if not line.startswith("from")]
+    assert steps == [str(step) for count in STAGES.values() for step in range(1, count + 1)], "none was done twice"
+    assert len(comparison.logged("train from")) == 4
+    assert {run["status"] for run in comparison.call("show", "fruit", "--json").json} == {"complete"}
 
 
 def test_a_second_interrupt_while_training_ends_the_child_at_once(tmp_path: Path) -> None:

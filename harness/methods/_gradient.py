@@ -97,8 +97,9 @@ class Gradient(Method):
             )
         return self
 
-    def passes(self) -> float:
-        return self.epochs
+    def passes(self, rows: int) -> float:
+        steps, per_epoch = self.steps(max(1, rows))
+        return min(self.epochs, steps / per_epoch)
 
     @model_validator(mode="after")
     def _its_adapter_can_be_trained(self) -> Self:
@@ -124,14 +125,14 @@ class Gradient(Method):
         return None
 
     @property
-    def rows_at_once(self) -> int | None:
+    def texts_at_once(self) -> int:
         return min(self.micro_batch or self.batch_size, self.batch_size)
 
     def total_steps(self, rows: int) -> int | None:
         return self.steps(rows)[0] if rows else None
 
     def fewer_at_once(self) -> Gradient | None:
-        now = self.rows_at_once or 1
+        now = min(self.micro_batch or self.batch_size, self.batch_size)
         # What divides the batch evenly: a trainer that accumulates gradients takes nothing else.
         fewer = [size for size in range(1, now // 2 + 1) if self.batch_size % size == 0]
         return self.model_copy(update={"micro_batch": fewer[-1]}) if fewer else None

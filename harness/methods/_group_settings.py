@@ -32,9 +32,9 @@ class Groups(Reinforcement):
     clip_range: float = Field(0.2, gt=0)
     """How far the ratio of new to old probability may be from 1 before it brings nothing more."""
 
-    def passes(self) -> float:
+    def passes(self, rows: int) -> float:
         """Each answer is written once and learned from `num_iterations` times."""
-        return self.epochs * self.num_generations * (1 + self.num_iterations)
+        return super().passes(rows) * self.num_generations * (1 + self.num_iterations)
 
     @property
     def per_round(self) -> tuple[int, int]:

@@ -86,6 +86,9 @@ def load(
             source = job.work / "merged"
             model.save_pretrained(source)
         model, settings = _load(source, code, dropout, quantization)
+        for weight in model.parameters():
+            if weight.is_floating_point():  # While one lies in the file that was read, all of it stays in memory.
+                weight.data = weight.data.clone()
     if adapter is not None:
         model = adapter.wrap(model)
     elif incoming != "adapter":

@@ -150,6 +150,13 @@ class Preferring(Gradient):
     def reads(self) -> Reads:
         return "preferences"
 
+    def passes(self, rows: int) -> float:
+        return 2 * super().passes(rows)
+
+    @property
+    def texts_at_once(self) -> int:
+        return 2 * super().texts_at_once
+
     def switched_off(self, policy: Policy) -> bool:
         """Whether the policy as it came in is the model without its adapter: where that is new. One whose beginning was
         taken out of the base weights gives it back from the start instead (PiSSA)."""

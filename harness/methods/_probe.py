@@ -53,6 +53,9 @@ FACTS = (
     ("The language spoken in Spain is", "Spanish", "Chinese", "Swedish", "Latin"),
 )
 
+AT_ONCE = 4
+"""Texts whose logits are computed together: more of them would take more memory than the training itself."""
+
 
 def look(model: Any, tokenizer: Any, *, autocast: bool = False) -> dict[str, float]:
     """Return "bits_per_byte" (at least 0, lower is better) of the passages and "facts", the share (0 to 1) of facts
@@ -85,8 +88,8 @@ def _log_probabilities(model: Any, tokenizer: Any, texts: Sequence[tuple[str, st
         for begin, text in texts
     ]
     found: list[float] = []
-    for first in range(0, len(rows), 16):
-        part = rows[first : first + 16]
+    for first in range(0, len(rows), AT_ONCE):
+        part = rows[first : first + AT_ONCE]
         ids = [begin + text for begin, text in part]
         padded = torch.zeros((len(part), max(map(len, ids))), dtype=torch.long, device=model.device)
         for place, row in enumerate(ids):

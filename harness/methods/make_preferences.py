@@ -74,7 +74,7 @@ class MakePreferences(Method):
     def rewards(self) -> tuple[str, ...]:
         return (self.reward,) if isinstance(self.reward, str) else self.reward
 
-    def passes(self) -> float:
+    def passes(self, rows: int) -> float:
         return float(self.answers)
 
     def fit(self, job: TrainJob, progress: Callable[[int, int, Mapping[str, float]], None]) -> Trained:

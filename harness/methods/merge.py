@@ -61,7 +61,7 @@ class Merge(Method):
     def reads(self) -> Reads:
         return "nothing"
 
-    def passes(self) -> float:
+    def passes(self, rows: int) -> float:
         return 0.0
 
     def fit(self, job: TrainJob, progress: Callable[[int, int, Mapping[str, float]], None]) -> Trained:

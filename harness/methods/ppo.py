@@ -55,9 +55,9 @@ class Ppo(Reinforcement):
     missing_end_penalty: float = Field(1.0, ge=0)
     """What is taken off the reward of an answer that was cut."""
 
-    def passes(self) -> float:
+    def passes(self, rows: int) -> float:
         """Each answer is written once and learned from `rollout_epochs` times."""
-        return self.epochs * (1 + self.rollout_epochs)
+        return super().passes(rows) * (1 + self.rollout_epochs)
 
     @property
     def per_round(self) -> tuple[int, int]:

@@ -42,6 +42,9 @@ class Pretrain(Imitation):
         """None: how many blocks the documents make is known once they are read."""
         return None
 
+    def passes(self, rows: int) -> float:
+        return self.epochs
+
     def lesson(self, job: TrainJob, policy: Policy) -> Lesson:
         from harness.methods import _rows
 

@@ -13,6 +13,9 @@ from training import make_job, rows, silent
 from harness import spec
 from harness.errors import ModelError, SpecError
 from harness.methods._gradient import Gradient, Ready
+from harness.methods.dpo import Dpo
+from harness.methods.grpo import Grpo
+from harness.methods.ppo import Ppo
 from harness.methods.sft import Sft
 from harness.plugins import available, find
 
@@ -100,3 +103,12 @@ def test_recomputed_activations_train_to_the_same_loss(tmp_path: Path, tiny_mode
         Sft.model_validate(settings | {"batch_size": 4}).fit(job, silent)
         losses.append([line["loss"] for line in curves(job.out)])
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_passes_through_the_rows_end_with_the_steps() -> None:
+    assert Sft(epochs=3).passes(100) == 3.0
+    assert Sft(epochs=3, batch_size=10, max_steps=5).passes(100) == 0.5
+    assert Dpo(epochs=2, batch_size=10, max_steps=5).passes(100) == 1.0, "two answers a row"
+    settings: dict[str, Any] = {"reward": "metric:token_f1", "max_steps": 5}
+    assert Grpo(**settings, batch_size=8, num_generations=4, num_iterations=2).passes(100) == 5 / 100 * 4 * 3
+    assert Ppo(**settings, rollouts=10, batch_size=10, rollout_epochs=1).passes(100) == 1.0
