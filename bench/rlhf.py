@@ -3,8 +3,9 @@
 Reads what `harness run specs/rlhf.toml --results FOLDER` left there, and tells of each variant that was trained:
 
 win rate   share of held-out questions whose answer a judge marks higher than that of `sft`, a draw half. The judge is
-           a reward model of its own, trained here with another seed: not the one that PPO, GRPO and RLOO were rewarded
-           by, which they may have learned to please. Its accuracy on pairs that were kept from both is told.
+           a reward model of its own, trained here on the same pairs with another seed and rank: not the one that PPO,
+           GRPO and RLOO were rewarded by, which they may have learned to please. Its accuracy on pairs that were kept
+           from both is told.
 shorter    share of questions whose answer is shorter than that of `sft`, in characters: a win rate that is no more than
            this says nothing but that answers got shorter. (Of the pairs themselves most better answers are shorter.)
 KL         divergence from `sft` in nats an answer, of answers sampled at temperature 1 to the same questions: the sum
@@ -75,8 +76,8 @@ def judge(folder: Path, model: dict[str, Any], system: str, dataset: data.Datase
 
 def policy(run: Run) -> str | None:
     """The step that trained what the run answers with."""
-    roles = [role for role in run.steps if role.startswith("train.")]
-    return run.steps[max(roles, key=lambda role: int(role.partition(".")[2]))] if roles else None
+    own = [int(number) for role in run.steps if role.startswith("train.") and (number := role[6:]).isdigit()]
+    return run.steps[f"train.{max(own)}"] if own else None
 
 
 class Policies:

@@ -10,7 +10,8 @@ six steps of eight rows. All ways train the same rows, once each; their runs alt
 
 Prints real (unpadded) tokens per second, the medians of the runs, ratios of ours to each, how far the losses of the
 steps lie apart (ours and `trl like` train on the same batches), and one line of JSON. Processor seconds are shown too:
-they suffer less from what else runs on the machine. Targets: 0.95 of `trl like`, twice the others.
+they suffer less from what else runs on the machine. Targets: 0.95 of `trl like`, 2.5 times `trl defaults`,
+twice `trl bf16`.
 
 The questions come from `xquad/xquad.en.json` under the folder HARNESS_SHARED_DATA, by default ../shared/data.
 """
@@ -50,7 +51,7 @@ from harness.plugins import TrainJob
 MODEL = "smollm2-135m-instruct"
 ROWS, BATCH, STEPS, SEED, LEARNING_RATE = 48, 8, 6, 0, 2e-4
 WAYS = ("ours", "trl like", "trl defaults", "trl bf16")
-TARGETS = {"trl like": 0.95, "trl defaults": 2.0, "trl bf16": 2.0}
+TARGETS = {"trl like": 0.95, "trl defaults": 2.5, "trl bf16": 2.0}
 
 
 @dataclass(frozen=True)

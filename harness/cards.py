@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from harness import figures, models
+from harness import figures, models, training_notes
 from harness.data import MORE
 from harness.errors import ModelError
 from harness.measure import provenance
@@ -56,7 +56,7 @@ def licence(table: Mapping[str, Any]) -> str:
 
 
 def _facts(named: Named, head: Mapping[str, Any], outcome: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    details, inputs, made = outcome["details"], named.inputs, provenance()
+    inputs, made = named.inputs, provenance()
     yield "step", named.name
     yield (
         "base",
@@ -69,16 +69,7 @@ def _facts(named: Named, head: Mapping[str, Any], outcome: Mapping[str, Any]) ->
         if inputs.get(part):
             yield f"data: {part}", f"SHA-256 {inputs[part]}"
     yield "seed", str(inputs["seed"])
-    yield "weights trained", f"{outcome['trainable_parameters']:,}"
-    yield "steps, tokens", f"{outcome['steps']:,}, {outcome['tokens']:,}"
-    if outcome["best_step"] is not None:
-        yield "kept", f"step {outcome['best_step']}, the best on dev"
-    for name in ("train_loss", "dev_loss"):
-        if details.get(name) is not None:
-            yield name.replace("_", " "), f"{details[name]:.4g}"
-    for when, found in (details.get("probe") or {}).items():
-        told = f"{found['bits_per_byte']:.3f} bits per byte of general English, {found['facts']:.0%} of everyday facts"
-        yield f"{when} training", told
+    yield from training_notes.facts(outcome)
     yield "time", figures.seconds(outcome["seconds"])
     yield "peak memory", figures.size(outcome["peak_memory_bytes"])
     yield "device", " · ".join(filter(None, [made["processor"], outcome["device"]]))

@@ -36,6 +36,8 @@ class Display:
         self._bar: TaskID | None = None
         self._began = self._said = 0.0
         self._first: tuple[int, float] | None = None
+        self._newest: dict[str, float] = {}
+        """The newest of each figure of a training: a step tells of some, an evaluation of others."""
 
     def __enter__(self) -> Display:
         if self._style == "full":
@@ -74,6 +76,7 @@ class Display:
     def _begin(self, event: Event) -> None:
         self._began = self._said = time.monotonic()
         self._first = None
+        self._newest = {}
         if self._bars is not None:
             self._bar = self._bars.add_task(_what(event), total=None, rate="")
         else:
@@ -81,18 +84,21 @@ class Display:
 
     def _progress(self, event: Event) -> None:
         now = time.monotonic()
+        self._newest |= event.figures
         # The rate counts from the first report: neither what an earlier process had done nor the start is part of it.
         first, since = self._first = self._first or (event.done, now)
         rate = (event.done - first) / max(1e-9, now - since)
         if self._bars is not None and self._bar is not None:
             shown = "" if not rate else f"{rate:.1f}/s" if rate >= 1 else f"{1 / rate:.1f} s each"
-            loss = event.figures.get("loss")
-            shown += f"  loss {loss:.3f}" if loss is not None else ""
+            shown += "".join(f"  {told}" for told in self._figures())
             self._bars.update(self._bar, completed=event.done, total=event.total, rate=shown)
         elif now - self._said >= _EVERY and event.total:
             self._said = now
             left = figures.seconds((event.total - event.done) / rate) if rate else "?"
-            self.say(f"{_what(event)}: {event.done} of {event.total}, {left} left")
+            self.say(", ".join([f"{_what(event)}: {event.done} of {event.total}", *self._figures(), f"{left} left"]))
+
+    def _figures(self) -> list[str]:
+        return [f"{name.replace('_', ' ')} {self._newest[name]:.3g}" for name in _SHOWN if name in self._newest]
 
     def _wait(self, event: Event) -> None:
         self.say(f"{_what(event)}: another process is doing it; waiting for it")
@@ -110,6 +116,9 @@ class Display:
             self._bar = None
         self.say(f"{figures.plain(event.variant, line=True)} FAILED: {figures.plain(event.text)}")
 
+
+_SHOWN = ("loss", "dev_loss", "reward", "dev_reward", "kl")
+"""What the progress of a training tells, where it is measured."""
 
 _VERBS = {
     "index": "index documents",

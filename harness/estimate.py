@@ -12,7 +12,7 @@ from harness.devices import pick_dtype
 from harness.forecast import CHARACTERS_PER_TOKEN, Shapes
 from harness.measure import processor
 from harness.plan import PlannedRun, Stage, decoding
-from harness.plugins import Backend, Context, Prompt, Retriever, Select, made_preferences
+from harness.plugins import Adapter, Backend, Context, Prompt, Retriever, Select, made_preferences
 from harness.records import Decoding, Example, Message, Passage
 from harness.store import Store
 
@@ -76,11 +76,14 @@ def missing(
         for role, named in run.steps.items():
             if store.step(named.name).outcome is None:
                 steps.setdefault(named.name, (role, [], run))[1].append(run.variant.name)
+    known = {run.variant.name: run.variant for run in planned}
     found = []
     for name, (role, variants, run) in steps.items():
         names = tuple(dict.fromkeys(variants))
         if role.startswith("train."):
-            said = _training(run.stages[role], dataset, rates, shapes, model)
+            stage = run.stages[role]
+            adapter = forecast.trained(known, stage.variant.name, int(role.rpartition(".")[2]))
+            said = _training(stage, adapter, dataset, rates, shapes, model)
         else:
             given, made, seconds = _step(role, run, dataset, rates)
             said = {"input_tokens": given, "output_tokens": made, "seconds": seconds}
@@ -108,9 +111,15 @@ def _step(role: str, run: PlannedRun, dataset: Dataset, rates: dict[str, float])
 
 
 def _training(
-    stage: Stage, dataset: Dataset, rates: dict[str, float], shapes: Shapes | None, model: Backend | None
+    stage: Stage,
+    adapter: Adapter | None,
+    dataset: Dataset,
+    rates: dict[str, float],
+    shapes: Shapes | None,
+    model: Backend | None,
 ) -> dict[str, Any]:
-    """What a training stage takes. Answers that it samples itself are not counted."""
+    """What a training stage takes that trains the weights of `adapter`. Answers that it samples itself are taken to be
+    as long as those that are given."""
     method, variant = stage.method, stage.variant
     reads = variant.retrieve if method.context == "retrieved" else None
     context = _Guess(decoding(variant, dataset), dataset.train, reads, _chunk(dataset))
@@ -126,18 +135,21 @@ def _training(
     elif method.reads == "preferences" and made_preferences(method) is None:
         pairs = dataset.preferences
         asked = [Example(id=one.id, input=one.input) for one in pairs]
-        count, prompt = len(pairs), _mean_prompt(asked, variant.prompt, context)
-        answer = _mean_tokens([text for one in pairs for text in (one.chosen, one.rejected) if text])
+        answers = [text for one in pairs for text in (one.chosen, one.rejected) if text]
+        count = len(answers) if getattr(method, "by_answer", False) else len(pairs)
+        prompt, answer = _mean_prompt(asked, variant.prompt, context), _mean_tokens(answers)
     else:
         prompt, answer = _mean_prompt(dataset.train, variant.prompt, context), _mean_target(dataset.train)
     count = method.uses(count)
     tokens = round((prompt + answer) * count * method.passes(count))
     found: dict[str, Any] = {"input_tokens": tokens, "seconds": tokens / rates["train"]}
     found["steps"] = method.total_steps(count)
-    if shapes is not None and model is not None:
+    if shapes is not None and model is not None and adapter is not None:
         table = model.table()
         dtype = pick_dtype(table.get("dtype", "auto"), table.get("device", "auto"))
-        found["memory_bytes"] = forecast.memory(method, shapes, text=prompt + answer, answer=answer, dtype=dtype)
+        found["memory_bytes"] = forecast.memory(
+            method, adapter, shapes, text=prompt + answer, answer=answer, dtype=dtype
+        )
     return found
 
 
@@ -183,7 +195,7 @@ def _rates(store: Store, model: dict[str, Any]) -> tuple[dict[str, float], bool]
         if step.name.startswith("predict-"):
             answered += outcome["input_tokens"] + 7 * outcome["output_tokens"]
             answering += outcome["seconds"]
-        else:
+        elif "learning_rate" in outcome["details"]:  # Not merges, nor what makes preferences.
             trained += outcome["tokens"]
             training += outcome["seconds"]
     if answering:

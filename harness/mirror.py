@@ -17,7 +17,7 @@ from typing import Any
 
 from harness import files
 from harness.errors import StoreError
-from harness.records import Run, Score, digest, dump
+from harness.records import Run, Score, digest, dump, trainings
 from harness.reducers import REDUCERS
 from harness.store import Snapshot, Store
 
@@ -170,11 +170,11 @@ def _write_run(wandb_run: Any, store: Store, snapshot: Snapshot, run: Run, adapt
     summary: dict[str, Any] = {"status": run.status, "error": run.error, "notes": list(run.notes)}
     summary |= {f"cost/{name}": value for name, value in dump(run.cost).items() if value is not None}
     done = {role: store.step(name) for role, name in run.steps.items() if store.step(name).outcome is not None}
-    for role, step in done.items():
-        if role.startswith("train"):
-            _write_curves(wandb_run, role, step.path / "artifact" / "curves.jsonl")
+    for role in trainings(run.steps):
+        if role in done:
+            _write_curves(wandb_run, role, done[role].path / "artifact" / "curves.jsonl")
             if adapters:
-                _write_artifact(wandb_run, run, role, step.path / "artifact")
+                _write_artifact(wandb_run, run, role, done[role].path / "artifact")
     scores = {role.removeprefix("score."): step.score() for role, step in done.items() if role.startswith("score.")}
     for name, score in scores.items():
         known = [row for row in score.statistics if row is not None]

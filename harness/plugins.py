@@ -14,6 +14,7 @@ import hashlib
 import importlib
 import inspect
 import json
+import math
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -573,6 +574,10 @@ class Adapter(Plugin):
         """How many weights it would train in a model whose weights have these shapes, by name; None where that cannot
         be told without loading the model."""
         return None
+
+    def frozen(self, shapes: Mapping[str, tuple[int, ...]], wide: int) -> int:
+        """The bytes that the model's own weights take while it is trained, where numbers take `wide` bytes."""
+        return wide * sum(math.prod(shape) for shape in shapes.values())
 
     def companion(self, model: Any, steps: int) -> Any:
         """What goes along with a training of so many steps: a transformers TrainerCallback, or None. One that holds

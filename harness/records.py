@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Literal, TypeVar, cast
@@ -243,6 +244,15 @@ class Run:
     def leak_notes(self) -> list[str]:
         """What the spec permitted of the held-out split elsewhere, in sentences for every report of this run."""
         return list(self.provenance.get("leaks", {}).get("notes", ()))
+
+
+def trainings(steps: Mapping[str, str]) -> dict[str, str]:
+    """The training steps among `steps` (the name of each, by its role), each once: a stage that a run shares with a
+    variant which it refers to has two roles, of which its own counts."""
+    found: dict[str, str] = {}
+    for role in sorted((role for role in steps if role.startswith("train.")), key=lambda role: role.count(".")):
+        found.setdefault(steps[role], role)
+    return {role: name for role, name in steps.items() if found.get(name) == role}
 
 
 @cache

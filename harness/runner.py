@@ -16,7 +16,7 @@ from harness.data import Dataset
 from harness.errors import DataError, HarnessError, UsageError, did_you_mean
 from harness.pipeline import Event, Pipeline, Watch
 from harness.plan import PlannedRun
-from harness.records import Run
+from harness.records import Run, trainings
 from harness.spec import Spec
 from harness.store import Snapshot, Store
 
@@ -173,6 +173,7 @@ def _all_failed(run: PlannedRun, store: Store) -> str | None:
 
 def _notes(run: PlannedRun, store: Store) -> tuple[str, ...]:
     notes: list[str] = []
+    trained = trainings({role: named.name for role, named in run.steps.items()})
     for role, named in run.steps.items():
         outcome = store.step(named.name).outcome or {}
         notes += outcome.get("faults", [])
@@ -180,8 +181,10 @@ def _notes(run: PlannedRun, store: Store) -> tuple[str, ...]:
             notes.append(f"failed examples that were answered again (--retry-errors): {outcome['answered_again']}")
         if role == "predict" and outcome["failed"]:
             notes.append(f"{outcome['failed']} of {outcome['n']} examples have no answer and count as wrong")
-        if role.startswith("train."):
-            notes += training_notes.notes(int(role.rpartition(".")[2]), outcome.get("details", {}))
+        if role in trained:
+            _, _, stage = role.partition(".")
+            variant, _, number = stage.rpartition(".")
+            notes += training_notes.notes(int(number), outcome.get("details", {}), variant)
     return tuple(notes)
 
 

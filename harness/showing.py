@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from harness import figures
+from harness import figures, training_notes
 from harness.errors import StoreError, did_you_mean
-from harness.records import Example, Run, dump
+from harness.records import Example, Run, dump, trainings
 from harness.store import Snapshot, Store
 
 
@@ -27,7 +27,10 @@ def runs(snapshot: Snapshot, variant: str | None, seed: int | None) -> list[Run]
 def run(run: Run, store: Store, examples: int, snapshot: Snapshot) -> dict[str, Any]:
     """One run as JSON-able values, with its first `examples` answers."""
     shown = [example for example, _ in zip(snapshot.examples(), range(examples), strict=False)]
-    return {**dump(run), "examples": [_answer(run, store, example) for example in shown if _answered(run, store)]}
+    outcomes = {role: store.step(name).outcome for role, name in trainings(run.steps).items()}
+    trained = {role: dict(training_notes.facts(outcome)) for role, outcome in outcomes.items() if outcome}
+    answers = [_answer(run, store, example) for example in shown if _answered(run, store)]
+    return {**dump(run), "training": trained, "examples": answers}
 
 
 def example(run: Run, snapshot: Snapshot, store: Store, id: str) -> dict[str, Any]:
@@ -71,6 +74,7 @@ def run_text(shown: dict[str, Any]) -> str:
     lines += [f"  {shown['error']}"] if shown["error"] else []
     lines += [f"  note: {note}" for note in shown["notes"]]
     lines += [f"  cost: {_pairs(shown['cost'])}"] if shown["status"] == "complete" else []
+    lines += [f"  {role}: {_pairs(trained)}" for role, trained in shown["training"].items()]
     lines += [f"  made with: {_pairs(shown['provenance'])}", "  steps:"]
     lines += [f"    {role}: {name}" for role, name in shown["steps"].items()]
     for entry in shown["examples"]:

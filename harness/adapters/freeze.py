@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 from pydantic import Field
@@ -36,12 +38,22 @@ class Freeze(Adapter):
 
     def _chosen(self, model: Any) -> set[str]:
         """The names of the weights to train."""
-        names = {name for name, _ in model.named_parameters()}
         if not self.layers and not self.modules:
             embedding = model.get_input_embeddings().weight
             return {name for name, weight in model.named_parameters() if weight is not embedding}
+        return self._named(name for name, _ in model.named_parameters())
+
+    def trainable(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
+        chosen = self._named(shapes)
+        if not self.layers and not self.modules:
+            chosen = {name for name in chosen if not name.endswith(("embed_tokens.weight", "wte.weight"))}
+        return sum(math.prod(shapes[name]) for name in chosen)
+
+    def _named(self, found: Iterable[str]) -> set[str]:
+        """Those of the names that `layers` and `modules` choose."""
+        names = set(found)
         if self.layers:
-            numbers = {name: int(found[1]) for name in names if (found := _LAYER.search(f".{name}"))}
+            numbers = {name: int(at[1]) for name in names if (at := _LAYER.search(f".{name}"))}
             first = max(numbers.values(), default=-1) + 1 - self.layers
             names &= {name for name, number in numbers.items() if number >= first}
         if self.modules:

@@ -32,6 +32,10 @@ TRAINED = "trained.safetensors"
 COMPANION = "companion.pt"
 """What goes along with the steps, as it stood at a checkpoint."""
 
+SPAN, DIVERGED = 10, 2.0
+"""Steps whose mean loss is compared with that of the first ones, and by how much it may be above, in nats: a model that
+knows nothing of its text is some eight above one that does. It has to be twice as high as well."""
+
 Progress = Callable[[int, int, Mapping[str, float]], None]
 
 NAMES = {
@@ -90,6 +94,7 @@ class Follower(TrainerCallback):  # type: ignore[misc]
             )
         if "loss" in figures and (tokens := self.trainer.step_tokens()):
             figures["tokens_per_second"] = tokens / (time.perf_counter() - self._begun)
+        self._stop_diverged(step)
         line = {"step": step, "epoch": step / self.trainer.steps_per_epoch, **figures}
         with self.trainer.curves.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
@@ -98,6 +103,19 @@ class Follower(TrainerCallback):  # type: ignore[misc]
         except KeyboardInterrupt:
             # Saved first, so that nothing of the work is lost; `run` raises it again.
             self.trainer.interrupted = control.should_training_stop = control.should_save = True
+
+    def _stop_diverged(self, step: int) -> None:
+        """A loss that falls by nature, and has come to be far above where it began, no longer comes back."""
+        losses = [entry["loss"] for entry in self.trainer.state.log_history if "loss" in entry]
+        if not getattr(self.trainer, "falls", True) or len(losses) < 2 * SPAN:
+            return
+        first, last = sum(losses[:SPAN]) / SPAN, sum(losses[-SPAN:]) / SPAN
+        if last > 2 * first and last > first + DIVERGED:
+            rate = self.trainer._get_learning_rate()
+            raise ModelError(
+                f"training diverged: over the {SPAN} steps up to step {step} the loss is {last:.3g}, over the first "
+                f"{SPAN} it was {first:.3g} (learning rate now {rate:.1e}). Lower learning_rate or raise warmup."
+            )
 
 
 def named(logs: Mapping[str, Any]) -> dict[str, float]:
@@ -194,6 +212,11 @@ class Followed:
         """What was measured on dev after `step`, None where nothing was."""
         entries = (entry for entry in self.state.log_history if entry["step"] == step)
         return next((entry[key] for entry in entries if key in entry), None)
+
+    def lowest_dev_loss(self) -> float | None:
+        """The lowest loss on dev of all evaluations after a step."""
+        entries = (entry for entry in self.state.log_history if entry["step"] > 0)
+        return min((entry["eval_loss"] for entry in entries if "eval_loss" in entry), default=None)
 
     def train_loss(self, step: int) -> float | None:
         """The mean loss of the last steps up to `step`, ten at most: one batch alone says little."""

@@ -223,6 +223,8 @@ class Gradient(Method):
                     "train_loss": trainer.train_loss(kept),
                     "dev_loss": trainer.dev_figure(kept),
                     "dev_loss_last": trainer.dev_figure(state.global_step),
+                    "dev_loss_lowest": trainer.lowest_dev_loss(),
+                    "best_by": trainer.best_key.removeprefix("eval_").removeprefix("metric/") if best else None,
                     **({f"dev_{self.metric}": trainer.dev_figure(kept, trainer.best_key)} if trainer.measure else {}),
                     **({"probe": dict(zip(("before", "after"), general, strict=True))} if general else {}),
                     **self.outcome(trainer, kept),

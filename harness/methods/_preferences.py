@@ -143,6 +143,9 @@ class Preferring(Gradient):
     }
     """What is told of the kept weights, by what the trainer calls it."""
 
+    by_answer: ClassVar[bool] = False
+    """Whether a row is one answer, read with its own prompt and with another, not a pair."""
+
     preferences: Annotated[str, Refers("preferences"), Local(or_name=True)] | None = None
     """The stage `make-preferences` whose pairs are learned, or a folder that one left; None is `[data] preferences`."""
 

@@ -98,6 +98,8 @@ class Rolling:
     state: Any
     control: Any
     callback_handler: Any
+    falls = False
+    """Its loss need not fall where the reward rises."""
 
     def roll_with(self, rollouts: Rollouts, dev: Sequence[Prompt]) -> None:
         self.rollouts, self.dev = rollouts, dev

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 
 class Kto(Preferring):
+    by_answer: ClassVar[bool] = True
+
     loss: Literal["kto", "apo_zero_unpaired"] = "kto"
     """"apo_zero_unpaired" (arXiv 2408.06266) pushes good answers up and bad ones down without asking how far the policy
     has moved on others."""
