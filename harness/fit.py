@@ -159,7 +159,7 @@ def main(file: Path) -> int:
     method = find("methods", settings.pop("kind")).model_validate(settings)
     assert isinstance(method, Method)
     values: dict[str, Any] = written["job"]
-    for name in ("train", "dev", "incoming", "out", "work"):
+    for name in ("train", "dev", "dev_examples", "incoming", "out", "work"):
         values[name] = Path(values[name]) if values[name] is not None else None
     stopping = False
 

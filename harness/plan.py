@@ -66,13 +66,14 @@ def index_role(variant: Variant, run: Variant) -> str:
 
 def parts(method: Method) -> tuple[str, ...]:
     """The parts of the data, by their names in the fingerprints, that a stage's rows are made of."""
+    measured = () if getattr(method, "metric", None) is None else ("dev",)
     match method.reads:
         case "documents":
-            return ("documents", "text")
+            return ("documents", "text", *measured)
         case "preferences":
-            return () if made_preferences(method) else ("preferences", "preferences_dev")
+            return measured if made_preferences(method) else ("preferences", "preferences_dev", *measured)
         case "conversations":
-            return ("conversations", "conversations_dev")
+            return ("conversations", "conversations_dev", *measured)
         case "nothing":
             return ()
         case _:

@@ -257,11 +257,13 @@ class Local:
 
     In a spec, relative ones start at the folder of the file that holds them, `${NAME}` is read from the environment,
     and a path that is not there is a fault: the plug-in receives an absolute path that exists. With `or_name`, a text
-    such as "smollm2-135m-instruct" or "owner/name" for which no such path exists stays as it is. With `choice`, an
-    array of places may stand there, of which the first counts whose environment variables are set.
+    such as "smollm2-135m-instruct" or "owner/name" for which no such path exists stays as it is; with `or_stage` any
+    text without a slash does, for it is the name of a stage first. With `choice`, an array of places may stand there,
+    of which the first counts whose environment variables are set.
     """
 
     or_name: bool = False
+    or_stage: bool = False
     choice: bool = False
 
 
@@ -514,6 +516,8 @@ class TrainJob:
     empty folder for the artifact; `work` a folder for checkpoints that outlives a killed process, so that `fit`
     resumes from what it finds there. `references` says for each text that a field marked `Refers` holds what stands
     behind it: {"artifact": folder}, {"metric": table of a metric plug-in}, {"model": name} or, for "base", {}.
+    `dev_examples` are the dev examples, on whose answers a `metric` is measured: `dev` itself where that is what the
+    method reads.
     """
 
     train: Path
@@ -524,6 +528,7 @@ class TrainJob:
     work: Path
     seed: int
     references: dict[str, dict[str, Any]] = field(default_factory=dict)
+    dev_examples: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -542,6 +547,8 @@ class Adapter(Plugin):
 
     family = "adapters"
 
+    peft_type: ClassVar[str] = ""
+    """What PEFT calls its kind, in the adapter's files."""
     learning_rate: ClassVar[float] = 2e-4
     """What a method takes where the spec names none."""
     usual: ClassVar[tuple[float, float]] = (5e-5, 2e-3)
@@ -581,7 +588,8 @@ class Adapter(Plugin):
 
     def companion(self, model: Any, steps: int) -> Any:
         """What goes along with a training of so many steps: a transformers TrainerCallback, or None. One that holds
-        state has `state_dict` and `load_state_dict`, by which a resumed training gets it back."""
+        state has `state_dict` and `load_state_dict`, by which a resumed training gets it back; `settle`, where it
+        has that, is called once the weights to keep are in the model."""
         return None
 
 
@@ -598,7 +606,7 @@ class Method(Plugin):
 
     name: str | None = None
     """What other stages call it; by default its kind."""
-    start: Annotated[str, Refers("policy"), Local(or_name=True)] | None = None
+    start: Annotated[str, Refers("policy"), Local(or_name=True, or_stage=True)] | None = None
     """The stage whose policy this one starts from; by default the one before it, or the variant's own `adapter`."""
     context: Literal["none", "retrieved"] = "none"
     """"retrieved" trains on prompts that hold passages, as RAFT does (arXiv 2403.10131)."""
@@ -633,6 +641,16 @@ class Method(Plugin):
         found = {name: getattr(self, name) for name in _reference_fields(type(self)) if name != "start"}
         texts = {name: (value,) if isinstance(value, str) else value for name, value in found.items() if value}
         return {name: tuple(text) for name, text in texts.items()}
+
+    @property
+    def needs_answers(self) -> bool:
+        """Whether every example that it trains on needs an accepted answer."""
+        return False
+
+    def unfit(self, tags: Sequence[Sequence[str]]) -> str | None:
+        """What keeps the stage from being trained on examples with these tags, the tags of each; None where nothing
+        does: it is asked when the spec is checked."""
+        return None
 
     def uses(self, rows: int) -> int:
         """How many of so many training rows the stage uses."""

@@ -35,12 +35,20 @@ def load(spec: Spec) -> Dataset:
     """Load the data of a spec, with what `quality.check` warns of among its notes.
 
     Raises DataError and LeakError, as `data.load` does, and DataError where a variant is to learn from rows without an
-    answer.
+    answer, or a stage cannot be trained on these rows.
     """
     dataset = data.load(spec.data)
     warnings = [str(finding) for finding in quality.of(dataset, spec) if finding.severity == "warning"]
     dataset = replace(dataset, notes=(*dataset.notes, *warnings))
-    learning = [variant.name for variant in spec.variants if variant.train or variant.prompt.reads_train]
+    for variant in spec.variants:
+        for stage in variant.train:
+            if stage.reads == "examples" and (said := stage.unfit([example.tags for example in dataset.train])):
+                raise DataError(f"variant {variant.name}, stage {stage.label}: {said}")
+    learning = [
+        variant.name
+        for variant in spec.variants
+        if variant.prompt.reads_train or any(stage.needs_answers for stage in variant.train)
+    ]
     if learning and not all(example.targets for example in dataset.train):
         raise DataError(
             f"{', '.join(learning)}: training and shots need rows with answers, and those of data.train have none. "

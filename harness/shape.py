@@ -142,6 +142,8 @@ def _resolved(node: Node, slot: Local, faults: list[Fault]) -> Node:
         return node
     if text.startswith("hf:"):
         return replace(node, value=text)
+    if slot.or_stage and "/" not in text:
+        return replace(node, value=text)
     path = node.place.folder.absolute() / Path(text).expanduser()
     absent = not there(path)
     if slot.or_name and absent and not text.startswith((".", "/", "~")) and "${" not in str(node.value):

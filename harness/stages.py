@@ -107,13 +107,18 @@ def faults(root: Node) -> Iterator[Fault]:
     """The faults between the stages of a spec. Variants with a stage that is faulty itself are left out."""
     nodes: dict[str, Node] = {}
     trains: dict[str, list[Method]] = {}
+    faulty: list[str] = []
     for variant in root.at(("variant",)).items:
         stages = variant.table["train"].items if "train" in variant.table else []
         found = [method for stage in stages if isinstance(method := instance(Family("methods"), stage), Method)]
-        if (name := variant.text("name")) and len(found) == len(stages):
-            nodes[name], trains[name] = variant, found
+        if name := variant.text("name"):
+            if len(found) == len(stages):
+                nodes[name], trains[name] = variant, found
+            else:
+                faulty.append(f"{name}.")
     found_metrics = [instance(Family("metrics"), node) for node in root.at(("metric",)).items]
     metrics = {metric.name: metric.no_reward for metric in found_metrics if isinstance(metric, Metric)}
+    whole = len(metrics) == len(found_metrics)
     sound = True
     for name, methods in trains.items():
         for number, method in enumerate(methods):
@@ -121,7 +126,10 @@ def faults(root: Node) -> Iterator[Fault]:
             texts = {"start": (method.start,) if method.start else ()} | method.references()
             for field, wanted in texts.items():
                 for text in wanted:
-                    if said := _wrong(trains, name, number, text, refers(method, field), metrics):
+                    missing = text.startswith(tuple(faulty)) or (not whole and refers(method, field).makes != "policy")
+                    if missing:  # What it names is told of already.
+                        sound = False
+                    elif said := _wrong(trains, name, number, text, refers(method, field), metrics):
                         sound = False
                         yield fault(stage.table.get(field, stage), said)
     if not sound:
@@ -138,11 +146,20 @@ def faults(root: Node) -> Iterator[Fault]:
 
 
 def _cannot_merge(trains: Trains, variant: str, number: int) -> str | None:
-    """What is wrong with a stage that has an adapter of its own and does not start from the base: what comes in is
-    merged first, and its own is merged at the end."""
-    own = _adapter(trains[variant][number])
+    """What is wrong with a stage that has an adapter of its own and does not start from the base (what comes in is
+    merged first, and its own is merged at the end), or that makes a reward model of what comes in."""
+    method = trains[variant][number]
+    own = _adapter(method)
     start, _ = sources(trains, variant, number)
-    if own is None or start is None or start.kind == "base":
+    if start is None or start.kind == "base":
+        return None
+    before = _adapter_of(trains, start)
+    if method.makes == "reward" and before is not None and not before.merges:
+        return (
+            f"this stage starts from {before.kind}, which cannot be merged into the model's layers, of which a reward "
+            'model is made: start from one that can, such as lora, or write start = "base"'
+        )
+    if own is None:
         return None
     if not own.merges:
         return (
@@ -150,7 +167,6 @@ def _cannot_merge(trains: Trains, variant: str, number: int) -> str | None:
             'and this stage starts from what another one trained: write start = "base", or leave `adapter` out to '
             "train that one's on"
         )
-    before = _adapter_of(trains, start)
     if before is not None and not before.merges:
         return (
             f"this stage starts from {before.kind}, which cannot be merged into weights to make place for another "

@@ -48,9 +48,11 @@ def train(
         folder.mkdir(exist_ok=True)
     made = made_preferences(stage.method)
     train, dev = _rows(stage, dataset, context) if made is None else _made(stage, made, run, store)
+    kept = _write(rows / "dev.jsonl", dev) if dev else None
     job = TrainJob(
         train=_write(rows / "train.jsonl", train),
-        dev=_write(rows / "dev.jsonl", dev) if dev else None,
+        dev=kept,
+        dev_examples=_examples(stage, dataset, context, kept, rows / "examples.jsonl"),
         model=model.table(),
         incoming=artifact(stage.incoming, run, store),
         out=out,
@@ -84,6 +86,16 @@ def _meaning(one: Any, run: PlannedRun, store: Store, metrics: Sequence[Metric])
 # ------------------------------------------------------------------------------------------------------------- rows
 
 Rows = list[dict[str, Any]]
+
+
+def _examples(stage: Stage, dataset: Dataset, context: Asking, dev: Path | None, file: Path) -> Path | None:
+    """The dev examples for the metric of a stage."""
+    if stage.method.reads == "examples":
+        return dev
+    if getattr(stage.method, "metric", None) is None or not dataset.dev:
+        return None
+    context.prepare(dataset.dev)
+    return _write(file, [_of_example(one, stage.variant.prompt, context, None) for one in dataset.dev])
 
 
 def _rows(stage: Stage, dataset: Dataset, context: Asking) -> tuple[Rows, Rows]:

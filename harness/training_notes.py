@@ -29,6 +29,12 @@ def notes(stage: int, details: Mapping[str, Any], variant: str = "") -> Iterator
             f"{counted(details['micro_batch'], 'row')} at once, for steps of the same size"
         )
     yield from _overfitted(where, details)
+    kl, target = details.get("kl"), details.get("target_kl")
+    if kl is not None and target is not None and kl > target:
+        yield (
+            f"too far from its start{where}: every evaluation was beyond target_kl = {target:g}, and the last weights, "
+            f"{kl:.3g} nats away, were kept"
+        )
     yield from _forgotten(where, details.get("probe") or {})
 
 

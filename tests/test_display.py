@@ -147,13 +147,13 @@ def test_the_full_display_shows_bars_and_takes_them_away(capsys: pytest.CaptureF
         assert task.description == "rag: train"
         clock.now = 1
         made.watch(event("progress", "train.0", done=10, total=40, figures={"loss": 0.25}))
-        assert (task.completed, task.total, task.fields["rate"]) == (10, 40, "  loss 0.250")
+        assert (task.completed, task.total, task.fields["rate"]) == (10, 40, "  loss 0.25")
         clock.now = 3
         made.watch(event("progress", "train.0", done=14, total=40, figures={"loss": 0.125}))
         assert task.fields["rate"] == "2.0/s  loss 0.125"
         clock.now = 20
         made.watch(event("progress", "train.0", done=15, total=40))
-        assert task.fields["rate"] == "3.8 s each"
+        assert task.fields["rate"] == "3.8 s each  loss 0.125", "what was measured last"
         made.watch(event("end", "train.0"))
         assert made._bars.tasks == []
         made.watch(event("begin"))
@@ -162,3 +162,17 @@ def test_the_full_display_shows_bars_and_takes_them_away(capsys: pytest.CaptureF
     err = capsys.readouterr().err
     assert "rag: train: done in 20 s" in err
     assert "rag FAILED: no room" in err
+
+
+def test_a_training_tells_the_newest_of_its_figures(clock: Clock) -> None:
+    stream = io.StringIO()
+    with Display("plain", stream) as made:
+        made.watch(event("begin", "train.0"))
+        for second, figures in enumerate([{"loss": 2.0}, {"dev_loss": 1.5}, {"loss": 1.0, "grad_norm": 3.0}], start=1):
+            clock.now = 10 * second
+            made.watch(event("progress", "train.0", done=second, total=9, figures=figures))
+    assert stream.getvalue().splitlines()[1:] == [
+        "rag: train: 1 of 9, loss 2, ? left",
+        "rag: train: 2 of 9, loss 2, dev loss 1.5, 1 min 10 s left",
+        "rag: train: 3 of 9, loss 1, dev loss 1.5, 1 min 0 s left",
+    ]

@@ -82,6 +82,7 @@ def test_a_runs_cost_counts_each_step_that_it_uses_whole(tmp_path: Path) -> None
         "index": finish(store, "index-a", spent | {"seconds": 0.5, "bytes": 7}),
         "train.0": finish(store, "train-a", spent | {"seconds": 10.0, "peak_memory_bytes": 50}),
         "train.1": finish(store, "train-b", spent | {"seconds": 20.0, "bytes": 200, "trainable_parameters": 4}),
+        "train.teacher.0": Named("train-a", {}),
         "predict": finish(
             store,
             "predict-a",

@@ -210,3 +210,28 @@ def test_the_stages_of_a_committed_spec_reach_the_process_that_trains_them_uncha
         for method in variant.train:
             written = json.loads(json.dumps(method.table()))
             assert find("methods", written.pop("kind")).model_validate(written) == method
+
+
+def test_no_reward_model_is_made_of_layers_that_an_adapter_cannot_be_merged_into(tmp_path: Path) -> None:
+    chain = CHAIN.replace(FIRST, '"first", adapter = "bottleneck"').replace(OTHER, '"one.second"')
+    comparison = Comparison(tmp_path / "one", chain.replace('kind = "sft", name = "second"', 'kind = "reward"'))
+    comparison.edit('start = "one.second"', 'start = "one.first"')
+    with pytest.raises(SpecError, match=r"starts from bottleneck, which cannot be merged into the model's layers"):
+        spec.load(comparison.spec)
+
+
+def test_a_faulty_stage_is_told_once_and_not_again_where_it_is_named(tmp_path: Path) -> None:
+    comparison = Comparison(tmp_path / "one", CHAIN.replace(SECOND, '"second", epoch = 3 }'))
+    with pytest.raises(SpecError) as caught:
+        spec.load(comparison.spec)
+    assert "epoch" in str(caught.value)
+    assert "there is no stage" not in str(caught.value)
+
+
+def test_the_name_of_a_stage_is_not_taken_for_a_folder_beside_the_spec(tmp_path: Path) -> None:
+    comparison = Comparison(tmp_path / "one", CHAIN)
+    (comparison.folder / "base").mkdir()
+    comparison.edit('start = "one.second", adapter', 'start = "base", adapter')
+    found = spec.load(comparison.spec)
+    (stage,) = next(variant for variant in found.variants if variant.name == "other").train
+    assert stage.start == "base"

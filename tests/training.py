@@ -46,9 +46,11 @@ def make_job(
     settle()
     for name in ("work", "out"):
         (folder / name).mkdir(parents=True)
+    kept = write(folder / "dev.jsonl", dev) if dev else None
     return TrainJob(
         train=write(folder / "train.jsonl", rows() if train is None else train),
-        dev=write(folder / "dev.jsonl", dev) if dev else None,
+        dev=kept,
+        dev_examples=kept,
         model={"kind": "transformers", "id": str(model), "dtype": "float32", "device": "cpu"} | settings,
         incoming=incoming,
         out=folder / "out",

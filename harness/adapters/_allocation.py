@@ -32,6 +32,17 @@ class Allocation(TrainerCallback):  # type: ignore[misc]
         # The step that is being taken is counted after this.
         self.tuner.update_and_allocate(state.global_step + 1)
 
+    def settle(self) -> None:
+        """Bring the ranks that will be saved in line with the weights: between two decisions, entries that were set to
+        zero may have grown again."""
+        config = self.tuner.peft_config[self.name]
+        if config.rank_pattern:
+            entries = {name: weight for name, weight in self.tuner.model.named_parameters() if "lora_E." in name}
+            config.rank_pattern = {
+                name: (next(weight for key, weight in entries.items() if key.endswith(name)) != 0).flatten().tolist()
+                for name in config.rank_pattern
+            }
+
     def _factors(self) -> list[Tensor]:
         """Every Q (rank, in), and every P transposed (rank, out)."""
         found = []

@@ -7,12 +7,15 @@ from typing import Any, ClassVar
 from pydantic import Field, model_validator
 
 from harness.adapters import _peft
+from harness.errors import ModelError
+from harness.figures import counted
 
 
 class Adalora(_peft.Targeted):
     """W x becomes W x + scale * P E Q x with E diagonal; step by step the least important entries of E are set to zero,
     until `target_rank` of `rank` are left on average."""
 
+    peft_type: ClassVar[str] = "ADALORA"
     learning_rate: ClassVar[float] = 1e-3
     usual: ClassVar[tuple[float, float]] = (2e-4, 5e-3)
 
@@ -58,4 +61,9 @@ class Adalora(_peft.Targeted):
         from harness.adapters._allocation import Allocation
 
         first, last = int(self.first * steps), int(self.last * steps)
+        if steps - last < 2:  # Importance is first measured in one step and then judged by in another.
+            raise ModelError(
+                f"adapter adalora decides on ranks in the steps before the last {self.last:.0%}, and of "
+                f"{counted(steps, 'step')} fewer than two are left for it: raise epochs or max_steps, or lower `last`"
+            )
         return Allocation(model, steps=steps, first=first, last=last, orthogonality=self.orthogonality)

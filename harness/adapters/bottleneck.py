@@ -16,6 +16,7 @@ class Bottleneck(Adapter):
     """What a sublayer adds, h, becomes h + up(f(down(h))), which is nearly h at the start. PEFT has no such adapter:
     this one is ours, and PEFT handles it as one of its own."""
 
+    peft_type: ClassVar[str] = "BOTTLENECK"
     learning_rate: ClassVar[float] = 3e-4
     usual: ClassVar[tuple[float, float]] = (3e-5, 3e-3)
     merges: ClassVar[bool] = False
@@ -46,7 +47,8 @@ class Bottleneck(Adapter):
         names = [name for name, _ in model.named_modules()]
         found = [end for end in (*_ATTENTION, *_FEEDFORWARD) if any(name.endswith(f".{end}") for name in names)]
         chosen = [end for end in found if self.after == "both" or end in _FEEDFORWARD]
-        if not any(end in _FEEDFORWARD for end in chosen):
+        wanted = (_ATTENTION, _FEEDFORWARD) if self.after == "both" else (_FEEDFORWARD,)
+        if not all(any(end in ends for end in chosen) for ends in wanted):
             raise ModelError(
                 f"adapter {self.kind}: this model's sublayers end in layers of unknown names. Name them: "
                 'targets = ["o_proj", "down_proj"], for example.'

@@ -13,6 +13,7 @@ from harness.plugins import Adapter
 class Ia3(Adapter):
     """Hidden values are multiplied by learned vectors, which are one at the start: very few weights."""
 
+    peft_type: ClassVar[str] = "IA3"
     learning_rate: ClassVar[float] = 3e-3
     usual: ClassVar[tuple[float, float]] = (5e-4, 3e-2)
 

@@ -10,6 +10,7 @@ from harness.plugins import Adapter
 
 
 class LayerNorm(Adapter):
+    peft_type: ClassVar[str] = "LN_TUNING"
     learning_rate: ClassVar[float] = 1e-3
     usual: ClassVar[tuple[float, float]] = (1e-5, 1e-2)
 

@@ -14,6 +14,7 @@ class LlamaAdapter(Adapter):
     """The gates are zero at the start, so training begins with the model as it is. Models of the types llama, mistral
     and gpt2 only, as PEFT has it."""
 
+    peft_type: ClassVar[str] = "ADAPTION_PROMPT"
     learning_rate: ClassVar[float] = 9e-3
     usual: ClassVar[tuple[float, float]] = (1e-3, 5e-2)
     trl: ClassVar[bool] = False

@@ -13,6 +13,7 @@ from harness.adapters import _peft
 class Lora(_peft.Targeted):
     """W x becomes W x + scale * B A x, with A (rank x in) random and B (out x rank) zero at the start."""
 
+    peft_type: ClassVar[str] = "LORA"
     learning_rate: ClassVar[float] = 2e-4
 
     rank: int = Field(16, ge=1)

@@ -7,11 +7,13 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from harness.adapters import _peft
+from harness.errors import ModelError
 
 
 class Oft(_peft.Targeted):
     """W x becomes W R x with R a block-diagonal rotation, which is the identity at the start."""
 
+    peft_type: ClassVar[str] = "OFT"
     learning_rate: ClassVar[float] = 4e-4
     usual: ClassVar[tuple[float, float]] = (2e-5, 5e-3)
 
@@ -32,4 +34,11 @@ class Oft(_peft.Targeted):
             use_cayley_neumann=not self.exact,
             target_modules=self.target_modules(),
         )
-        return _peft.wrap(model, config, self)
+        wrapped = _peft.wrap(model, config, self)
+        widths = {layer.in_features for layer in wrapped.modules() if hasattr(layer, "oft_R")}
+        if odd := sorted(width for width in widths if width % self.block_size):
+            raise ModelError(
+                f"adapter oft: block_size = {self.block_size} does not divide the width of every target; there are "
+                f"some of {', '.join(map(str, odd))}. Take another block_size, or other targets"
+            )
+        return wrapped

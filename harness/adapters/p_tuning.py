@@ -14,6 +14,7 @@ from harness.plugins import Adapter
 
 
 class PTuning(Adapter):
+    peft_type: ClassVar[str] = "P_TUNING"
     learning_rate: ClassVar[float] = 1e-3
     usual: ClassVar[tuple[float, float]] = (1e-5, 1e-2)
     prompt_learning: ClassVar[bool] = True

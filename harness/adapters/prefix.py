@@ -11,6 +11,7 @@ from harness.plugins import Adapter
 
 
 class Prefix(Adapter):
+    peft_type: ClassVar[str] = "PREFIX_TUNING"
     learning_rate: ClassVar[float] = 1e-2
     usual: ClassVar[tuple[float, float]] = (5e-5, 5e-2)
     prompt_learning: ClassVar[bool] = True

@@ -11,6 +11,7 @@ from harness.plugins import Adapter
 
 
 class Prompt(Adapter):
+    peft_type: ClassVar[str] = "PROMPT_TUNING"
     learning_rate: ClassVar[float] = 3e-2
     usual: ClassVar[tuple[float, float]] = (1e-3, 0.5)
     prompt_learning: ClassVar[bool] = True

@@ -15,6 +15,7 @@ class Vera(_peft.Targeted):
     The random matrices are stored with the adapter, so that it is the same on every machine.
     """
 
+    peft_type: ClassVar[str] = "VERA"
     learning_rate: ClassVar[float] = 4e-3
     usual: ClassVar[tuple[float, float]] = (5e-4, 5e-2)
 

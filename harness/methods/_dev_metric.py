@@ -22,8 +22,9 @@ class DevMetric:
         of none of them."""
         self.name, self.higher = metric.name, metric.direction == "higher"
         self._sampler, self._measure = sampler, _rewards.MetricReward(f"metric:{metric.name}", metric)
-        read, _ = _sampling.read(file, sampler.renderer, most)
+        read, counts = _sampling.read(file, sampler.renderer, most, setting="metric_tokens")
         self._prompts = [prompt for prompt in read if self._measure.speaks_of(prompt)]
+        self.counts = {"metric_prompts": len(self._prompts), "metric_prompts_too_long": counts["prompts_too_long"]}
         if not self._prompts:
             raise DataError(f"{file}: the metric {metric.name} speaks of none of the {len(read)} dev examples")
 

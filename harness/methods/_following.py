@@ -172,12 +172,8 @@ class Followed:
         """Tokens that the last step trained on, padding left out; None where the trainer does not count them."""
         return None
 
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        figures: dict[str, float] = super().evaluate(*args, **kwargs)  # type: ignore[misc]
-        return figures | self.dev_metric()
-
     def dev_metric(self) -> dict[str, float]:
-        """Measure and log what `measure` is; an `evaluate` of one's own adds it to its figures."""
+        """Measure and log what `measure` is. Every `evaluate` adds it to its figures, before it tells them on."""
         if self.measure is None:
             return {}
         found = {f"eval_metric/{self.measure.name}": self.measure()}
@@ -202,9 +198,9 @@ class Followed:
 
     def waited_enough(self) -> bool:
         """Whether the last `patience` evaluations brought nothing better, by the state, which checkpoints hold."""
-        best = self.state.best_global_step
-        if self.patience is None or best is None:
+        if self.patience is None:
             return False
+        best = self.state.best_global_step or 0
         since = [entry for entry in self.state.log_history if self.best_key in entry and entry["step"] > best]
         return len(since) >= self.patience
 

@@ -17,7 +17,7 @@ from harness import adapted, extras
 from harness.chat import context_length, end_tokens, read_template
 from harness.devices import pick_device, pick_dtype
 from harness.errors import DataError, ModelError
-from harness.plugins import Adapter, Family, Method, Metric, Refers, Trained, TrainJob, find
+from harness.plugins import Adapter, Family, Method, Metric, Refers, Trained, TrainJob, available, find
 
 if TYPE_CHECKING:
     from harness.methods._dev_metric import DevMetric
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 Every = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0)]
 WHOLE_RATE = 2e-5
 """The learning rate where all weights are trained and the spec names none."""
+LORA_RATE = Adapter.learning_rate
+"""That of an adapter of a kind that is not known here."""
 
 Progress = Callable[[int, int, Mapping[str, float]], None]
 
@@ -90,10 +92,9 @@ class Gradient(Method):
 
     @model_validator(mode="after")
     def _a_metric_needs_answers(self) -> Self:
-        if self.metric is not None and self.reads != "examples":
+        if self.metric is not None and self.makes != "policy":
             raise ValueError(
-                f"metric = {self.metric!r} is measured on answers to dev examples, and {self.kind} reads {self.reads}: "
-                "leave it out"
+                f"metric = {self.metric!r} is measured on answers, and {self.kind} gives none: leave it out"
             )
         return self
 
@@ -151,7 +152,7 @@ class Gradient(Method):
 
     def _check(self, policy: Policy) -> None:
         """Refuse an incoming adapter that cannot be trained on so; one of the stage's own is checked in the spec."""
-        kinds = {getattr(c.peft_type, "value", c.peft_type) for c in getattr(policy.model, "peft_config", {}).values()}
+        kinds = _peft_types(policy.model)
         if self.gradient_checkpointing and "PREFIX_TUNING" in kinds:
             raise ModelError("an incoming prefix cannot be trained on with gradient_checkpointing: leave that out")
         if not self.own_loss and "ADAPTION_PROMPT" in kinds:
@@ -189,6 +190,8 @@ class Gradient(Method):
             warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*", category=FutureWarning)
             policy = self.load(job, dtype)
             self._check(policy)
+            if policy.quantized_from is None:  # Quantised weights lie where they are computed already.
+                policy.model.to(pick_device(job.model.get("device", "auto")))
             look = partial(_probe.look, policy.model, policy.tokenizer, autocast=dtype == "bfloat16")
             general = [look()] if self.makes == "policy" else []
             ready = self.ready(job, policy, dtype)
@@ -208,6 +211,8 @@ class Gradient(Method):
             best = state.best_global_step if self.keep_best else None
             kept = best or state.global_step
             trainer.take(kept)
+            if companion is not None and hasattr(companion, "settle"):
+                companion.settle()
             general += [look()] if general else []
             trained = Trained(
                 trainable_parameters=policy.trainable_parameters,
@@ -225,7 +230,7 @@ class Gradient(Method):
                     "dev_loss_last": trainer.dev_figure(state.global_step),
                     "dev_loss_lowest": trainer.lowest_dev_loss(),
                     "best_by": trainer.best_key.removeprefix("eval_").removeprefix("metric/") if best else None,
-                    **({f"dev_{self.metric}": trainer.dev_figure(kept, trainer.best_key)} if trainer.measure else {}),
+                    **self._measured(trainer, kept),
                     **({"probe": dict(zip(("before", "after"), general, strict=True))} if general else {}),
                     **self.outcome(trainer, kept),
                 },
@@ -233,6 +238,12 @@ class Gradient(Method):
             self.save(job, policy, dtype)
         shutil.copyfile(trainer.curves, job.out / "curves.jsonl")
         return trained
+
+    def _measured(self, trainer: Any, kept: int) -> dict[str, Any]:
+        """The metric on dev of the weights after step `kept`, and how many prompts it was measured on."""
+        if trainer.measure is None:
+            return {}
+        return {f"dev_{self.metric}": trainer.dev_figure(kept, trainer.best_key), **trainer.measure.counts}
 
     # ------------------------------------------------------------------------------------------ what trainers are told
 
@@ -294,8 +305,11 @@ class Gradient(Method):
         metric = self._metric(job)
         if metric is None:
             return None
-        if job.dev is None:
-            raise DataError(f"{self.kind}: metric = {metric.name!r} is measured on dev, and [data] names no `dev`")
+        if job.dev is None or job.dev_examples is None:
+            raise DataError(
+                f"{self.kind}: metric = {metric.name!r} is measured on the dev examples whenever the loss is, and "
+                "there is no dev split, or nothing was kept of what this stage reads"
+            )
         from harness.methods import _dev_metric, _rows, _sampling
 
         renderer = _rows.Renderer(policy.tokenizer, read_template(job.model.get("chat_template")))
@@ -307,7 +321,7 @@ class Gradient(Method):
             most=self.metric_tokens,
             autocast=dtype == "bfloat16",
         )
-        return _dev_metric.DevMetric(metric, job.dev, sampler, self.limit(policy) - self.metric_tokens)
+        return _dev_metric.DevMetric(metric, job.dev_examples, sampler, self.limit(policy) - self.metric_tokens)
 
     def _dtype(self, model: Mapping[str, Any]) -> str:
         dtype: str = self.dtype
@@ -321,13 +335,28 @@ class Gradient(Method):
             return self.learning_rate
         if self.adapter is not None:
             return self.adapter.learning_rate * self.rate_scale
-        whole = all(weight.requires_grad for weight in policy.model.parameters())
-        return (WHOLE_RATE if whole else Adapter.learning_rate) * self.rate_scale
+        return self._incoming_rate(policy) * self.rate_scale
+
+    def _incoming_rate(self, policy: Policy) -> float:
+        """The rate of what came in and is trained on."""
+        if all(weight.requires_grad for weight in policy.model.parameters()):
+            return WHOLE_RATE
+        found = [find("adapters", kind) for kind in available("adapters")]
+        kinds = _peft_types(policy.model)
+        return next(
+            (one.learning_rate for one in found if issubclass(one, Adapter) and one.peft_type in kinds), LORA_RATE
+        )
 
     def _evaluations(self, steps: int, per_epoch: int) -> frozenset[int]:
         """The steps after which dev is looked at; the last is one of them."""
         every = self.eval_every if isinstance(self.eval_every, int) else self.eval_every * per_epoch
         return frozenset({max(1, round(count * every)) for count in range(1, int(steps / every) + 1)} | {steps})
+
+
+def _peft_types(model: Any) -> set[str]:
+    """What PEFT calls the adapters in the model."""
+    configs = getattr(model, "peft_config", {}).values()
+    return {str(getattr(config.peft_type, "value", config.peft_type)) for config in configs}
 
 
 def one_device(config: Any) -> Any:

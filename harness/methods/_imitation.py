@@ -109,6 +109,19 @@ class Answers(Imitation):
     """How often an epoch takes the rows of a tag, such as `{ triage = 2.0 }`; those of other tags are taken once. Where
     a row has several of the tags, their weights are multiplied."""
 
+    @property
+    def needs_answers(self) -> bool:
+        return True
+
+    def unfit(self, tags: Sequence[Sequence[str]]) -> str | None:
+        if self.examples is not None and self.examples > len(tags):
+            return f"examples = {self.examples}, and the train split has {len(tags)} rows"
+        there = {tag for each in tags for tag in each}
+        for tag in self.weights:
+            if tag not in there:
+                return f"weights: no row of the train split has the tag {tag!r}.{did_you_mean(tag, there)}"
+        return None
+
     def uses(self, rows: int) -> int:
         return rows if self.examples is None else min(rows, self.examples)
 
@@ -149,7 +162,7 @@ class Answers(Imitation):
         if self.examples is None:
             return values
         if self.examples > len(values):
-            raise DataError(f"examples = {self.examples}, and the train split has {len(values)} rows")
+            raise DataError(f"examples = {self.examples}, and there are {len(values)} rows to train on")
         order = sorted(values, key=lambda value: hashlib.sha256(f"{job.seed} {value['id']}".encode()).digest())
         kept = {value["id"] for value in order[: self.examples]}
         return [value for value in values if value["id"] in kept]
@@ -160,5 +173,5 @@ class Answers(Imitation):
         there = {tag for row in rows for tag in row.tags}
         for tag in self.weights:
             if tag not in there:
-                raise DataError(f"weights: no row of the train split has the tag {tag!r}.{did_you_mean(tag, there)}")
+                raise DataError(f"weights: of the {len(rows)} rows that are trained on none has the tag {tag!r}")
         return [math.prod(self.weights.get(tag, 1.0) for tag in row.tags) for row in rows]

@@ -44,14 +44,15 @@ def load(
     *,
     dropout: float = 0.0,
     reshape: Callable[[Any], None] | None = None,
+    trainable: bool = True,
 ) -> Policy:
     """Load the job's model, take in the incoming artifact, and make trainable what `adapter` says.
 
     `dropout` is set wherever the architecture can drop activations; `reshape` changes the whole model's layers, after
     an incoming adapter was merged, so that what comes of it is a whole model. Without `adapter` the incoming adapter is
-    trained on, or the whole model where none comes in; with one, an incoming adapter is merged first. Frozen weights
-    get `dtype`, unless the adapter quantises them, trained ones float32: a step of the optimizer is often smaller than
-    what a 16-bit number can hold. Raises ModelError.
+    trained on, or the whole model where none comes in; with one, an incoming adapter is merged first. Without
+    `trainable` nothing is trained. Frozen weights get `dtype`, unless the adapter quantises them, trained ones float32:
+    a step of the optimizer is often smaller than what a 16-bit number can hold. Raises ModelError.
     """
     from peft import PeftModel
 
@@ -75,7 +76,7 @@ def load(
         model, settings = _load(source, code, dropout)
     if incoming == "adapter" and job.incoming:
         stays = adapter is None and reshape is None
-        model = adapted.put(model, job.incoming, name, trainable=stays)
+        model = adapted.put(model, job.incoming, name, trainable=stays and trainable)
         if not stays:
             model = adapted.merge(model, f"adapter {job.incoming}")
     if reshape is not None:
@@ -91,6 +92,8 @@ def load(
                 weight.data = weight.data.clone()
     if adapter is not None:
         model = adapter.wrap(model)
+    elif not trainable:
+        model.requires_grad_(False)
     elif incoming != "adapter":
         model.requires_grad_(True)
     same_base = incoming is None or (incoming == "adapter" and adapter is None)
@@ -117,13 +120,11 @@ def frozen(job: TrainJob, meaning: Mapping[str, Any], dtype: str) -> tuple[Any, 
         known = {**known, "id": name, "revision": None, "trust_remote_code": False}
     elif "artifact" in meaning:
         incoming = Path(meaning["artifact"])
-    policy = load(replace(job, model=known, incoming=incoming), None, "float32")
+    policy = load(replace(job, model=known, incoming=incoming), None, dtype, trainable=False)
     model = policy.model
     if isinstance(model, PeftModel) and not model.active_peft_config.is_prompt_learning:
         model = model.merge_and_unload()
-    model.requires_grad_(False).eval()
-    _cast(model, dtype)
-    return model, policy.tokenizer
+    return model.eval(), policy.tokenizer
 
 
 def another(meaning: Mapping[str, Any]) -> str | None:
@@ -232,18 +233,16 @@ def _load(
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    before: dict[str, Any] = {}
     try:
         config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=trust_remote_code)
-        if dropout:
-            before = _dropouts(config)
-            if not before:
-                raise ModelError(
-                    f"dropout = {dropout:g}: models of the kind {config.model_type!r} drop no activations. Leave it "
-                    "out; an adapter's own `dropout` works with every model"
-                )
-            for name in before:
-                setattr(config, name, dropout)
+        before = _dropouts(config)
+        if dropout and not before:
+            raise ModelError(
+                f"dropout = {dropout:g}: models of the kind {config.model_type!r} drop no activations. Leave it out; "
+                "an adapter's own `dropout` works with every model"
+            )
+        for name in before:  # Some models drop a tenth unless they are told otherwise.
+            setattr(config, name, dropout)
         model = AutoModelForCausalLM.from_pretrained(
             path,
             config=config,

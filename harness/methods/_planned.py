@@ -129,6 +129,7 @@ class Planned(Followed):
         """The mean loss over the dev rows, and what the trainer measures beside it."""
         figures = {f"eval_{name}": value for name, value in self._dev_figures().items()}
         self.log(dict(figures))  # type: ignore[attr-defined]
+        figures |= self.dev_metric()
         self.callback_handler.on_evaluate(self.args, self.state, self.control, figures)  # type: ignore[attr-defined]
         return figures
 

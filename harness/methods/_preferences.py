@@ -146,7 +146,7 @@ class Preferring(Gradient):
     by_answer: ClassVar[bool] = False
     """Whether a row is one answer, read with its own prompt and with another, not a pair."""
 
-    preferences: Annotated[str, Refers("preferences"), Local(or_name=True)] | None = None
+    preferences: Annotated[str, Refers("preferences"), Local(or_name=True, or_stage=True)] | None = None
     """The stage `make-preferences` whose pairs are learned, or a folder that one left; None is `[data] preferences`."""
 
     @property
@@ -175,7 +175,13 @@ class Preferring(Gradient):
         counts = tally.named("train")
         dev: list[R] = []
         if job.dev is not None:
-            dev, tally = reading(job.dev, renderer, limit)
+            try:
+                dev, tally = reading(job.dev, renderer, limit)
+            except DataError as error:
+                raise DataError(
+                    f"the preferences that are kept from training to measure by cannot be used: {error}. Keep more "
+                    "([data] preferences_dev = 0.4), or none (0)"
+                ) from error
             counts |= tally.named("dev")
         return Read(train, dev, counts)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from harness.methods._rollouts import Rollouts
     from harness.methods._sampling import Prompt
 
-Named = Annotated[str, Refers("reward"), Local(or_name=True)]
+Named = Annotated[str, Refers("reward"), Local(or_name=True, or_stage=True)]
 
 
 class Reinforcement(Gradient):

@@ -115,6 +115,7 @@ class Rolling:
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         figures = {f"eval_{name}": value for name, value in self.rollouts.measure(self.dev, self.args.seed).items()}
         self.log(dict(figures))  # type: ignore[attr-defined]
+        figures |= self.dev_metric()  # type: ignore[attr-defined]
         self.callback_handler.on_evaluate(self.args, self.state, self.control, figures)
         return figures
 

@@ -93,7 +93,7 @@ class Renderer(Chat):
                     'every turn can be learned in one text. Name another template, [model] chat_template = "..."'
                 )
             self._refuse_lost_calls(turns[: place + 1], tools, whole, name)
-            ids += self.encode([prompt[len(done) :]], special=self.template is None and not done)[0]
+            ids += self.encode([prompt[len(done) :]])[0]
             answer = self.encode([whole[len(prompt) :]])[0]
             end = answer.index(self.end) + 1 if self.end in answer else len(answer)
             learned.append((len(ids), len(ids) + end))

@@ -53,9 +53,11 @@ class Answer:
         return Row((*self.prompt.ids, *self.ids), len(self.prompt.ids))
 
 
-def read(file: Path, renderer: Renderer, most: int) -> tuple[list[Prompt], dict[str, int]]:
+def read(
+    file: Path, renderer: Renderer, most: int, *, setting: str = "max_tokens"
+) -> tuple[list[Prompt], dict[str, int]]:
     """Read the prompts of a JSONL file of examples or of preferences, each prompt of the latter once. Prompts of more
-    than `most` tokens are left out: an answer would have no room.
+    than `most` tokens are left out: an answer would have no room. `setting` is what messages call its length.
 
     Returns the prompts, and how many there are and were left out. Raises DataError where none is left.
     """
@@ -83,7 +85,7 @@ def read(file: Path, renderer: Renderer, most: int) -> tuple[list[Prompt], dict[
             found.append(Prompt(value["id"], messages, text, tuple(tokens), example))
     if not found:
         raise DataError(
-            f"{file}: every prompt has more than {most} tokens, so no answer has room after it. Lower max_tokens, "
+            f"{file}: every prompt has more than {most} tokens, so no answer has room after it. Lower {setting}, "
             "raise max_length, or use a model with a longer context or shorter prompts."
         )
     return found, {"prompts": len(found), "prompts_too_long": long}

@@ -34,7 +34,8 @@ def answered(
     not written again. Raises DataError where the teacher ended no answer, or a prompt leaves it no room for one.
     """
     kept = job.work / FILE
-    lines = kept.read_text(encoding="utf-8").splitlines(keepends=True) if kept.is_file() else []
+    read = kept.read_text(encoding="utf-8").splitlines(keepends=True) if kept.is_file() else []
+    lines = [line for line in read if line.endswith("}\n")]
     # A killed process may have left half a part: it is written again as a whole, with the draws it would have had.
     done = len(lines) if len(lines) == len(values) else len(lines) // AT_ONCE * AT_ONCE
     kept.write_text("".join(lines[:done]), encoding="utf-8")

@@ -24,6 +24,7 @@ CPU_TOKENS = 1024
 """Tokens in one forward pass on a CPU: enough to fill its matrix units; rows of like length leave little padding."""
 
 DEV_TOKENS = 4096
+"""The same for rows of dev elsewhere."""
 
 MOST_TAGS = 24
 """With more tags than these there is no dev loss of each."""
@@ -67,9 +68,10 @@ class AnswerTrainer(Followed, SFTTrainer):  # type: ignore[misc]
         )
         self.rows, self.batches, self.micro_batch, self.autocast = rows, batches, micro_batch, autocast
         self.packing, self.label_smoothing = packing, label_smoothing
+        most = CPU_TOKENS if self.args.device.type == "cpu" else DEV_TOKENS
         self.dev = [
             [dev[place] for place in part]
-            for part in _rows.parts([len(row.ids) for row in dev], max(1, len(dev)), DEV_TOKENS)
+            for part in _rows.parts([len(row.ids) for row in dev], max(1, len(dev)), most)
         ]
         self.chosen = ChosenLogits(self.model)
 

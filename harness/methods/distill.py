@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from harness.chat import end_tokens, read_template
-from harness.errors import ModelError
+from harness.errors import DataError, ModelError
 from harness.methods._imitation import Answers
 from harness.plugins import Local, Refers, TrainJob
 
@@ -30,7 +30,7 @@ class Student(BaseModel):
 
 
 class Distill(Answers):
-    teacher: Annotated[str, Refers("policy", models=True), Local(or_name=True)]
+    teacher: Annotated[str, Refers("policy", models=True), Local(or_name=True, or_stage=True)]
     """The larger model: the id of one with the same vocabulary, a stage, or "base"."""
     student: Student | None = None
     """What to train instead of the whole incoming model; the artifact is then a whole, smaller model."""
@@ -43,7 +43,7 @@ class Distill(Answers):
     temperature: float = Field(1.0, gt=0)
     """What both models' logits are divided by before they are compared: above 1, unlikely tokens count more."""
     max_tokens: int = Field(64, ge=1)
-    """How long an answer that the student writes may be; less where the longest prompt leaves less room."""
+    """How long an answer that the student writes may be; the longest prompt has to leave room for it."""
 
     @model_validator(mode="after")
     def _a_prompt_is_no_student(self) -> Distill:
@@ -71,13 +71,18 @@ class Distill(Answers):
         teacher, tokenizer = _model.frozen(job, job.references[self.teacher], dtype)
         same_vocabulary(policy.tokenizer, tokenizer, self.teacher)
         renderer = _rows.Renderer(policy.tokenizer, read_template(job.model.get("chat_template")))
-        room = self.limit(policy) - max(row.prompt for row in told["rows"])
+        longest = max(row.prompt for row in told["rows"])
+        if self.on_policy and (room := self.limit(policy) - longest) < self.max_tokens:
+            raise DataError(
+                f"max_tokens = {self.max_tokens}, and beside the longest prompt ({longest} tokens) there is room for "
+                f"{room} in {self.limit(policy)}: lower max_tokens, or leave out rows with long prompts"
+            )
         sampler = _sampling.Sampler(
             policy.model,
             renderer,
             end_tokens(policy.tokenizer, policy.model.generation_config.eos_token_id) | {renderer.end},
             temperature=1.0,
-            most=max(1, min(self.max_tokens, room)),
+            most=self.max_tokens,
             autocast=told["autocast"],
         )
         return _distilling.DistillTrainer(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
 
-from harness.methods._gradient import Ready, one_device
+from harness.methods._gradient import Gradient, Ready, one_device
 from harness.methods._preferences import Preferring, pairs
 from harness.plugins import TrainJob
 
@@ -61,6 +61,9 @@ class Dpo(Preferring):
                 f"loss = {self.loss!r} compares all answers of a batch: micro_batch cannot be less than batch_size"
             )
         return self
+
+    def fewer_at_once(self) -> Gradient | None:
+        return None if self.loss in SORTED else super().fewer_at_once()
 
     def ready(self, job: TrainJob, policy: Policy, dtype: str) -> Ready:
         from trl import DPOConfig

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 AT_ONCE = 16
 """Prompts whose answers are kept together."""
 
-Named = Annotated[str, Refers("reward"), Local(or_name=True)]
+Named = Annotated[str, Refers("reward"), Local(or_name=True, or_stage=True)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ _OF_FACTORS = frozenset({"linear", "ties", "dare_linear", "dare_ties"})
 
 
 class Merge(Method):
-    merge: tuple[Annotated[str, Refers("policy"), Local(or_name=True)], ...] = Field(min_length=2)
+    merge: tuple[Annotated[str, Refers("policy"), Local(or_name=True, or_stage=True)], ...] = Field(min_length=2)
     """The adapters: stages, or folders."""
     weights: tuple[float, ...] | None = None
     """How much of each; None is their mean. A negative weight takes what an adapter learned away (task arithmetic)."""

@@ -35,7 +35,8 @@ class Ppo(Reinforcement):
     kl_control: Literal["adaptive", "fixed"] = "adaptive"
     """Whether `kl_coef` follows `target_kl` (Ziegler et al. 2019, arXiv 1909.08593) or stays."""
     target_kl: float = Field(6.0, gt=0)
-    """The divergence that an adaptive coefficient aims at, in nats an answer. `keep_best` keeps nothing beyond it."""
+    """The divergence that an adaptive coefficient aims at, in nats an answer. `keep_best` takes nothing beyond it for
+    the best; where every evaluation was beyond it the last weights are kept, and the result says so."""
     kl_gain: float = Field(0.1, gt=0, lt=5)
     """How fast an adaptive coefficient follows: a fifth of this share a round at most. Raise it for short trainings."""
     gamma: float = Field(1.0, ge=0, le=1)
@@ -62,6 +63,12 @@ class Ppo(Reinforcement):
     @property
     def per_round(self) -> tuple[int, int]:
         return self.rollouts, self.rollouts // self.batch_size * self.rollout_epochs
+
+    @model_validator(mode="after")
+    def _a_coefficient_can_adapt(self) -> Self:
+        if self.kl_control == "adaptive" and not self.kl_coef:
+            raise ValueError('kl_coef = 0 stays 0 whatever it is multiplied by: write kl_control = "fixed" as well')
+        return self
 
     @model_validator(mode="after")
     def _batches_fill_a_round(self) -> Self:
@@ -105,4 +112,4 @@ class Ppo(Reinforcement):
 
     def outcome(self, trainer: Any, step: int) -> dict[str, Any]:
         coefficients = [entry["kl_coef"] for entry in trainer.state.log_history if "kl_coef" in entry]
-        return super().outcome(trainer, step) | {"kl_coef": coefficients[-1]}
+        return super().outcome(trainer, step) | {"kl_coef": coefficients[-1], "target_kl": self.target_kl}

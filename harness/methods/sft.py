@@ -31,7 +31,7 @@ class Sft(Answers):
     """Share of each target that is spread over the vocabulary."""
     packing: bool = False
     """Whether rows are laid end to end without padding. The loss stays the same: no row sees another."""
-    teacher: Annotated[str, Refers("policy", models=True), Local(or_name=True)] | None = None
+    teacher: Annotated[str, Refers("policy", models=True), Local(or_name=True, or_stage=True)] | None = None
     """Whose answers to the train prompts are learned in place of the given ones: a stage, "base", or the id of a model,
     of whatever vocabulary. They are kept in the artifact, as teacher.jsonl."""
     temperature: float = Field(0.0, ge=0)
@@ -54,6 +54,10 @@ class Sft(Answers):
     @property
     def reads(self) -> Reads:
         return self.learns
+
+    @property
+    def needs_answers(self) -> bool:
+        return self.learns == "examples" and self.teacher is None
 
     def row(self, renderer: Renderer, value: dict[str, Any]) -> Row:
         if self.learns == "conversations":

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ from pydantic import ValidationError
 from training import make_job, rows, silent, weights
 
 from harness.adapters.adalora import Adalora
+from harness.errors import ModelError
 from harness.methods.sft import Sft
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
@@ -55,3 +58,38 @@ def test_rows_stay_nearer_to_orthogonal_with_the_penalty(tmp_path: Path, tiny_mo
 def test_a_schedule_that_decides_nothing_is_refused(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         Adalora(**settings)
+
+
+def test_a_training_too_short_to_decide_on_ranks_is_told(tmp_path: Path, tiny_model: Path) -> None:
+    with pytest.raises(ModelError, match=r"of 1 step fewer than two are left for it: raise epochs or max_steps"):
+        Sft(adapter=Adalora(), max_steps=1).fit(make_job(tmp_path / "job", tiny_model), silent)
+
+
+def test_what_grew_again_between_two_decisions_is_kept(tmp_path: Path, tiny_model: Path) -> None:
+    # Every fourth step decides; the best step is one between two decisions, where all entries have grown again.
+    job = make_job(tmp_path / "job", tiny_model, train=rows(16), dev=rows(20)[16:])
+    adapter = Adalora(rank=4, target_rank=1, first=0.0, last=0.1, every=4)
+    seen: list[dict[str, Any]] = []
+    method = Sft(adapter=adapter, epochs=3, batch_size=4, learning_rate=1e-2, eval_every=1)
+    with watched_saves(seen):
+        trained = method.fit(job, silent)
+    assert trained.best_step is not None
+    kept = {name: value for name, value in weights(job.out).items() if name.endswith("lora_E")}
+    assert sum(len(value) for value in kept.values()) == seen[-1]["entries"]
+
+
+@contextmanager
+def watched_saves(seen: list[dict[str, Any]]) -> Iterator[None]:
+    """Note how many entries of E are not zero in the model that is saved."""
+    from harness.methods import _model
+
+    def save(policy: Any, *args: Any) -> None:
+        entries = [weight for name, weight in policy.model.named_parameters() if "lora_E" in name]
+        seen.append({"entries": sum(int((weight != 0).sum()) for weight in entries)})
+        original(policy, *args)
+
+    original, _model.save = _model.save, save
+    try:
+        yield
+    finally:
+        _model.save = original

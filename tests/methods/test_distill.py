@@ -14,7 +14,7 @@ from harness import models
 from harness.adapters.full import Full
 from harness.adapters.lora import Lora
 from harness.backends.transformers import Transformers
-from harness.errors import ModelError
+from harness.errors import DataError, ModelError
 from harness.methods import distill
 from harness.methods.distill import Distill, Student
 from harness.plugins import TrainJob
@@ -249,3 +249,12 @@ def test_a_stage_is_the_same_after_it_was_written_down_for_its_process() -> None
     table = json.loads(json.dumps(method.table()))
     assert table.pop("kind") == "distill"
     assert Distill.model_validate(table) == method
+
+
+def test_a_prompt_that_leaves_the_students_own_answers_no_room_is_told(
+    tmp_path: Path, tiny_model: Path, large: Path
+) -> None:
+    job = job_of(tmp_path / "job", tiny_model, large)
+    with pytest.raises(DataError, match=r"max_tokens = 600, and beside the longest prompt .* lower max_tokens"):
+        Distill(**QUICK | {"on_policy": 0.5, "max_tokens": 600}).fit(job, silent)
+    Distill(**QUICK | {"max_tokens": 600, "max_steps": 1}).fit(job, silent)

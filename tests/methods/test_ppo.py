@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 from rewarding import REWARD, asked, rewarded_job
 from training import curves, silent
 
@@ -132,3 +133,9 @@ def test_gradient_checkpointing_changes_a_step_by_rounding_only(tmp_path: Path, 
         found[name] = weights(job.out)
     for name, weight in found["plain"].items():
         torch.testing.assert_close(weight, found["less"][name], rtol=0, atol=2e-4)
+
+
+def test_a_coefficient_of_zero_cannot_adapt() -> None:
+    with pytest.raises(ValidationError, match='write kl_control = "fixed"'):
+        Ppo(reward=REWARD, kl_coef=0.0)
+    assert Ppo(reward=REWARD, kl_coef=0.0, kl_control="fixed").kl_coef == 0

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import make_tiny_model
 from pydantic import ValidationError
-from training import curves, make_job, preferences, same, silent, stop_after, thumbs, weights
+from rewarding import asked
+from training import curves, make_job, preferences, same, silent, stop_after, thumbs, weights, write
 
 from harness.adapters.full import Full
 from harness.adapters.llama_adapter import LlamaAdapter
 from harness.adapters.lora import Lora
 from harness.adapters.prefix import Prefix
+from harness.adapters.prompt import Prompt
 from harness.errors import DataError, ModelError
 from harness.methods import _preferences
 from harness.methods._gradient import Gradient
@@ -25,6 +28,7 @@ from harness.methods.dpo import Dpo
 from harness.methods.kto import Kto
 from harness.methods.orpo import Orpo
 from harness.methods.reward import Reward
+from harness.methods.sft import Sft
 from harness.methods.simpo import Simpo
 
 METHODS: list[type[Gradient]] = [Dpo, Kto, Orpo, Simpo, Reward]
@@ -163,7 +167,7 @@ def test_thumbs_are_left_out_and_counted_and_alone_they_are_refused(
         method.fit(only, silent)
     if cls is Dpo:
         dev = make_job(tmp_path / "dev", tiny_model, train=preferences(2), dev=thumbs(2, good=False))
-        with pytest.raises(DataError, match=r"dev.jsonl: none of the 2"):
+        with pytest.raises(DataError, match=r"kept from training .*dev.jsonl: none of the 2.*preferences_dev"):
             method.fit(dev, silent)
         some = make_job(tmp_path / "some", tiny_model, train=[*preferences(3), *thumbs(2, good=False, start=9)])
         details = method.fit(some, silent).details
@@ -292,3 +296,31 @@ def test_products_may_be_computed_in_bfloat16(
         one, other = curves(job.out)[0][name], curves(again.out)[0][name]
         assert math.isclose(one, other, rel_tol=0.1), (name, one, other)
     assert json.loads((again.out / "artifact.json").read_text())["kind"] == ("reward" if cls is Reward else "adapter")
+
+
+def test_a_metric_on_the_dev_examples_may_choose_the_best_weights(tmp_path: Path, tiny_model: Path) -> None:
+    metric = {"metric:letters": {"metric": {"kind": "rewarding:Letters"}}}
+    job = make_job(tmp_path / "job", tiny_model, train=preferences(8), dev=DEV, references=metric)
+    examples = write(tmp_path / "examples.jsonl", asked(3))
+    method = Dpo(**QUICK | {"metric": "metric:letters", "metric_tokens": 4, "epochs": 1})
+    details = method.fit(replace(job, dev_examples=examples), silent).details
+    assert 0 <= details["dev_metric:letters"] <= 1
+    assert details["metric_prompts"] == 3
+    assert details["best_by"] == "Letters"
+    with pytest.raises(DataError, match="there is no dev split, or nothing was kept"):
+        method.fit(replace(make_job(tmp_path / "none", tiny_model, train=preferences(8)), references=metric), silent)
+    with pytest.raises(ValidationError, match="reward gives none"):
+        Reward(metric="metric:letters")
+
+
+def test_what_is_trained_on_keeps_the_rate_of_its_kind(tmp_path: Path, tiny_model: Path) -> None:
+    first = make_job(tmp_path / "first", tiny_model)
+    Sft(adapter=Prompt(tokens=4), max_steps=1).fit(first, silent)
+    job = make_job(tmp_path / "second", tiny_model, train=preferences(4), incoming=first.out)
+    details = Dpo(max_steps=1).fit(job, silent).details
+    assert details["learning_rate"] == pytest.approx(Prompt.learning_rate * Dpo.rate_scale)
+
+
+def test_a_loss_that_compares_a_whole_batch_has_no_smaller_parts_to_try() -> None:
+    assert Dpo(loss="aot").fewer_at_once() is None
+    assert Dpo().fewer_at_once() is not None

@@ -627,3 +627,13 @@ def test_a_metric_without_dev_or_of_other_rows_is_refused(tmp_path: Path, tiny_m
         Sft(**QUICK, metric="token_f1").fit(job, silent)
     with pytest.raises(ValidationError, match="dpo reads preferences: leave it out"):
         Dpo(metric="token_f1")
+
+
+def test_a_training_that_diverges_stops_with_what_to_do(tmp_path: Path, tiny_model: Path) -> None:
+    job = make_job(tmp_path / "job", tiny_model)
+    method = Sft(
+        adapter=Full(), learning_rate=0.3, batch_size=4, max_steps=60, epochs=20, max_grad_norm=1e6, warmup=0.0
+    )
+    with pytest.raises(ModelError, match=r"training diverged: over the 10 steps up to step \d+ .* Lower learning_rate"):
+        method.fit(job, silent)
+    assert 20 <= len((job.work / "curves.jsonl").read_text().splitlines()) < 60
