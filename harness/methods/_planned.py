@@ -16,9 +16,6 @@ from torch.utils.data import DataLoader
 from harness.methods import _rows
 from harness.methods._following import Followed
 
-CPU_TOKENS = 1024
-"""Tokens in one forward pass on a CPU: enough to fill its matrix units; rows of like length leave little padding."""
-
 
 class Planable(Protocol):
     @property
@@ -158,7 +155,7 @@ class Planned(Followed):
 
     def most_tokens(self, sizes: Sequence[int]) -> int:
         """Tokens in one forward pass at most, for rows of such `sizes`."""
-        return CPU_TOKENS if self.args.device.type == "cpu" else max(sizes) * len(sizes)
+        return _rows.CPU_TOKENS if self.args.device.type == "cpu" else max(sizes) * len(sizes)
 
     def _taken(self) -> dict[str, float]:
         """What the trainer measured of the last part, taken from where it would add it to other parts."""

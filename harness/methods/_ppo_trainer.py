@@ -18,7 +18,7 @@ from transformers import Trainer, TrainingArguments
 
 from harness.methods import _ppo, _rows
 from harness.methods._following import Followed
-from harness.methods._rollouts import READ_TOKENS, Rolling, Rollouts, parts
+from harness.methods._rollouts import Rolling, Rollouts, parts
 from harness.methods._rows import Row
 from harness.methods._sampling import Prompt
 
@@ -110,7 +110,7 @@ class PpoTrainer(Followed, Rolling, Trainer):  # type: ignore[misc]
         lengths = [len(self.round.ids[row]) for row in chosen]
         self.state.num_input_tokens_seen += sum(lengths)
         tokens = sum(len(self.round.values[row]) for row in chosen)
-        most = READ_TOKENS if self.args.device.type == "cpu" else sum(lengths) * len(chosen)
+        most = _rows.CPU_TOKENS if self.args.device.type == "cpu" else sum(lengths) * len(chosen)
         loss = torch.zeros((), device=self.args.device)
         for part in _rows.parts(lengths, self.rules.micro_batch, most):
             rows = torch.tensor([chosen[number] for number in part])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -71,22 +70,13 @@ class Tally:
         return {f"{split}_{name}": count for name, count in asdict(self).items()}
 
 
-def read(file: Path) -> list[dict[str, Any]]:
-    """Read a JSONL file of {"id", "messages", "chosen", "rejected", "group"}. Raises DataError where it is empty."""
-    with file.open(encoding="utf-8") as lines:
-        values = [json.loads(line) for line in lines if line.strip()]
-    if not values:
-        raise DataError(f"{file} holds no preferences, so there is nothing to learn from")
-    return values
-
-
 def pairs(file: Path, renderer: _rows.Renderer, limit: int, *, cut: bool = True) -> tuple[list[Pair], Tally]:
     """Read the pairs of a file of preferences; answers are cut after `limit` tokens of prompt and answer, or with `cut`
     false pairs with a longer one are dropped.
 
     Raises DataError where none is left.
     """
-    values = read(file)
+    values = _rows.values(file, "preferences")
     both = [value for value in values if value["chosen"] is not None and value["rejected"] is not None]
     found: list[Pair] = []
     shortened = lost = 0

@@ -18,9 +18,6 @@ from harness.methods._likelihood import Likelihood, Reference, divergence
 from harness.methods._rewards import Rewards
 from harness.methods._sampling import Answer, Prompt, Sampler
 
-READ_TOKENS = 1024
-"""Tokens that are read in one forward pass at most, padding included (a longer row stands alone)."""
-
 KEPT = "rollouts.pt"
 """The file of a checkpoint that holds the answers which are still learned from."""
 
@@ -75,7 +72,7 @@ class Rollouts:
 
 def parts(answers: Sequence[Answer], most: int) -> list[list[int]]:
     """The places of answers that are read together: neighbours in length, `most` at most."""
-    return _rows.parts([len(answer.row.ids) for answer in answers], most, READ_TOKENS)
+    return _rows.parts([len(answer.row.ids) for answer in answers], most, _rows.CPU_TOKENS)
 
 
 class Before(TrainerCallback):  # type: ignore[misc]

@@ -18,6 +18,10 @@ from harness.records import Message, Role
 POOL = 8
 """Batches whose rows are sorted by length together: little padding, and yet other batches in every epoch."""
 
+CPU_TOKENS = 1024
+"""Tokens in one forward pass on a CPU, padding included (a longer row stands alone): enough to fill its matrix units;
+rows of like length leave little padding."""
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -170,22 +174,14 @@ def _for_template(message: dict[str, Any]) -> dict[str, Any]:
     return turn | {"tool_calls": calls} if calls else turn
 
 
-def values(file: Path) -> list[dict[str, Any]]:
-    """Return the rows of a JSONL file as they stand there. Raises DataError where there are none."""
+def values(file: Path, noun: str = "rows") -> list[dict[str, Any]]:
+    """Return the rows of a JSONL file as they stand there. Raises DataError where there are none, which calls them by
+    `noun`."""
     with file.open(encoding="utf-8") as lines:
         found = [json.loads(line) for line in lines if line.strip()]
     if not found:
-        raise DataError(f"{file} holds no rows, so there is nothing to train on")
+        raise DataError(f"{file} holds no {noun}, so there is nothing to learn from")
     return found
-
-
-def read(file: Path, renderer: Renderer, limit: int) -> tuple[list[Row], Tally]:
-    """Read a JSONL file of {"id", "messages", "completion"}; rows are cut after `limit` tokens.
-
-    Raises DataError where no row keeps a token of its answer.
-    """
-    made = [renderer.row(value["messages"], value["completion"]) for value in values(file)]
-    return within(made, limit, str(file))
 
 
 def within(made: Sequence[Row], limit: int, source: str) -> tuple[list[Row], Tally]:

@@ -5,7 +5,6 @@ Imported where a training begins and nowhere else.
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -61,10 +60,7 @@ def read(
 
     Returns the prompts, and how many there are and were left out. Raises DataError where none is left.
     """
-    with file.open(encoding="utf-8") as lines:
-        values = [json.loads(line) for line in lines if line.strip()]
-    if not values:
-        raise DataError(f"{file} holds no rows, so there is no prompt to answer")
+    values = _rows.values(file, "prompts")
     conversations = [tuple(Message(cast(Role, m["role"]), m["content"]) for m in value["messages"]) for value in values]
     texts = [renderer.text(messages) for messages in conversations]
     ids = renderer.prompts(conversations)

@@ -20,11 +20,8 @@ from harness.methods._following import Followed
 from harness.methods._padding import IGNORED, pack, pad
 from harness.methods._rows import Row
 
-CPU_TOKENS = 1024
-"""Tokens in one forward pass on a CPU: enough to fill its matrix units; rows of like length leave little padding."""
-
 DEV_TOKENS = 4096
-"""The same for rows of dev elsewhere."""
+"""Tokens of dev rows in one forward pass where it is not on a CPU."""
 
 MOST_TAGS = 24
 """With more tags than these there is no dev loss of each."""
@@ -68,7 +65,7 @@ class AnswerTrainer(Followed, SFTTrainer):  # type: ignore[misc]
         )
         self.rows, self.batches, self.micro_batch, self.autocast = rows, batches, micro_batch, autocast
         self.packing, self.label_smoothing = packing, label_smoothing
-        most = CPU_TOKENS if self.args.device.type == "cpu" else DEV_TOKENS
+        most = _rows.CPU_TOKENS if self.args.device.type == "cpu" else DEV_TOKENS
         self.dev = [
             [dev[place] for place in part]
             for part in _rows.parts([len(row.ids) for row in dev], max(1, len(dev)), most)
@@ -90,7 +87,7 @@ class AnswerTrainer(Followed, SFTTrainer):  # type: ignore[misc]
         rows = self.rows_of(inputs)
         self._tokens = sum(len(row.ids) for row in rows)
         answers = sum(row.answers for row in rows)
-        most = CPU_TOKENS if self.args.device.type == "cpu" else self._tokens * len(rows)
+        most = _rows.CPU_TOKENS if self.args.device.type == "cpu" else self._tokens * len(rows)
         lengths = [len(row.ids) for row in rows]
         lay_out, cut = (pack, _rows.fills) if self.packing else (pad, _rows.parts)
         loss = torch.zeros((), device=self.args.device)

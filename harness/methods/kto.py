@@ -17,7 +17,7 @@ from pydantic import Field, field_validator
 from harness.errors import DataError
 from harness.methods import _rows
 from harness.methods._gradient import Ready, one_device
-from harness.methods._preferences import Judged, Preferring, Tally, read
+from harness.methods._preferences import Judged, Preferring, Tally
 from harness.methods._rows import Row
 from harness.plugins import TrainJob
 
@@ -102,7 +102,7 @@ def judged(
 
     Raises DataError where fewer than two are left.
     """
-    values = read(file)
+    values = _rows.values(file, "preferences")
     found: list[tuple[Row, bool, int | None]] = []
     halves = dropped = cut = lost = 0
     for number, value in enumerate(values):

@@ -319,7 +319,7 @@ def test_prompts_that_leave_no_room_are_left_out_and_counted(tmp_path: Path, tin
         method.model_copy(update={"max_length": 8}).fit(rewarded_job(tmp_path / "none", tiny_model), silent)
     with pytest.raises(DataError, match="max_tokens is 4, and prompt and answer together have 4 tokens"):
         method.model_copy(update={"max_length": 4}).fit(rewarded_job(tmp_path / "no", tiny_model), silent)
-    with pytest.raises(DataError, match="holds no rows"):
+    with pytest.raises(DataError, match="holds no prompts"):
         method.fit(rewarded_job(tmp_path / "empty", tiny_model, train=[]), silent)
 
 
