@@ -272,10 +272,10 @@ Makes = Literal["policy", "reward", "preferences"]
 class Refers:
     """Marks a text field of a method that names what another stage made: `Annotated[str, Refers("reward")]`.
 
-    It may hold an earlier stage's name (by default its kind) of the same variant, "variant.stage" of another one, or a
-    folder with such an artifact; for a reward also "metric:NAME", a metric of the spec; for a policy also "base", the
-    bare model, and with `models` the name of another model. `harness.stages` finds out which. `Refers("metric")` marks
-    a field that holds the name of a metric of the spec and nothing else.
+    It may hold an earlier stage's name (by default its kind) of the same variant or "variant.stage" of another one; for
+    a reward or a policy also a folder with such an artifact; for a reward also "metric:NAME", a metric of the spec; for
+    a policy also "base", the bare model, and with `models` the name of another model. `harness.stages` finds out which.
+    `Refers("metric")` marks a field that holds the name of a metric of the spec and nothing else.
     """
 
     makes: Makes | Literal["metric"]

@@ -49,7 +49,7 @@ def find(trains: Trains, variant: str, number: int, text: str, mark: Refers) -> 
         return Source("base")
     if mark.makes == "metric" or (text.startswith(_METRIC) and mark.makes == "reward"):
         return Source("metric", name=text.removeprefix(_METRIC))
-    if Path(text).is_absolute():
+    if Path(text).is_absolute() and mark.makes != "preferences":
         return Source("folder", name=text)
     there = dict(_there(trains, variant, number))
     places = there.get(text, [])
@@ -64,10 +64,20 @@ def find(trains: Trains, variant: str, number: int, text: str, mark: Refers) -> 
         return Source("model", name=text)
     fitting = [name for name, at in there.items() if trains[at[0].variant][at[0].number].makes == mark.makes]
     also = [BASE] if mark.makes == "policy" else ["metric:NAME"] if mark.makes == "reward" else []
-    raise LookupError(f"there is no stage {text!r} before this one.{did_you_mean(text, [*fitting, *also])}")
+    # What lies in a folder was made of other data, where nothing has looked for questions of this held-out split.
+    only = (
+        " Name a stage `make-preferences`; preferences in a file are `[data] preferences`."
+        if mark.makes == "preferences"
+        else ""
+    )
+    raise LookupError(f"there is no stage {text!r} before this one.{only}{did_you_mean(text, [*fitting, *also])}")
 
 
-_NOUNS: dict[Makes, str] = {"policy": "a model that answers", "reward": "a reward model", "preferences": "preferences"}
+_NOUNS: dict[Makes, str] = {
+    "policy": "a model that answers",
+    "reward": "a reward model",
+    "preferences": "a set of preferences",
+}
 
 
 def _there(trains: Trains, variant: str, number: int) -> Iterator[tuple[str, list[Source]]]:

@@ -153,6 +153,29 @@ def test_a_metric_that_needs_more_than_an_answer_cannot_be_a_reward(tmp_path: Pa
         spec.load(comparison.spec)
 
 
+MAKES = '{ kind = "make-preferences", name = "pairs", reward = "metric:exact_match" }'
+LEARNS = '{ kind = "dpo", preferences = "pairs", adapter = "lora" }'
+
+
+def ranked(folder: Path, stages: str) -> Comparison:
+    return Comparison(folder, f'[[variant]]\nname = "plain"\n\n[[variant]]\nname = "ranked"\ntrain = [{stages}]\n')
+
+
+@pytest.mark.parametrize("absolute", [True, False])
+def test_preferences_come_from_a_stage_and_never_from_a_folder(tmp_path: Path, absolute: bool) -> None:
+    comparison = ranked(tmp_path / "one", f"{MAKES}, {LEARNS.replace('pairs', 'FOLDER')}")
+    folder = comparison.folder / "left"
+    folder.mkdir()
+    comparison.edit("FOLDER", str(folder) if absolute else "left")
+    said = (
+        r"ranked\.train\.1\.preferences: there is no stage '.*left' before this one\. Name a stage `make-preferences`; "
+    )
+    with pytest.raises(
+        SpecError, match=said + r"preferences in a file are `\[data\] preferences`\. Available: pairs\."
+    ):
+        spec.load(comparison.spec)
+
+
 CHAIN = """
 [[variant]]
 name = "plain"

@@ -13,7 +13,7 @@ from harness.errors import DataError
 from harness.methods import _rows
 from harness.methods._gradient import Gradient
 from harness.methods._rows import Row
-from harness.plugins import Local, Reads, Refers, TrainJob
+from harness.plugins import Reads, Refers, TrainJob
 
 if TYPE_CHECKING:
     from harness.methods._model import Policy
@@ -143,8 +143,8 @@ class Preferring(Gradient):
     }
     """What is told of the kept weights, by what the trainer calls it."""
 
-    preferences: Annotated[str, Refers("preferences"), Local(or_name=True)] | None = None
-    """The stage `make-preferences` whose pairs are learned, or a folder that one left; None is `[data] preferences`."""
+    preferences: Annotated[str, Refers("preferences")] | None = None
+    """The stage `make-preferences` whose pairs are learned; None is `[data] preferences`."""
 
     @property
     def reads(self) -> Reads:
