@@ -13,15 +13,16 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from harness import extras
 from harness.chat import context_length, end_tokens, read_template
 from harness.devices import pick_device, pick_dtype
 from harness.errors import DataError
-from harness.plugins import Local, Makes, Method, Refers, Trained, TrainJob
+from harness.methods._rewarded import Rewarded
+from harness.plugins import Makes, Trained, TrainJob
 
 if TYPE_CHECKING:
     from harness.methods._rewards import Rewards
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
 AT_ONCE = 16
 """Prompts whose answers are kept together."""
-
-Named = Annotated[str, Refers("reward"), Local(or_name=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +43,9 @@ class Ranked:
     ended: int
 
 
-class MakePreferences(Method):
+class MakePreferences(Rewarded):
     makes: ClassVar[Makes] = "preferences"
 
-    reward: Named | tuple[Named, ...]
-    """What ranks the answers: a stage `reward`, a folder with a reward model, "metric:NAME", or several of these."""
-    reward_weights: tuple[float, ...] | None = None
-    """What each reward is multiplied by before they are added up; by default 1."""
     answers: int = Field(4, ge=2)
     """How many answers are sampled to each prompt."""
     pairs: Literal["ends", "all"] = "ends"
@@ -61,18 +56,6 @@ class MakePreferences(Method):
     """What answers are sampled at: lower, and they are more alike."""
     max_tokens: int = Field(64, ge=1)
     """Tokens of an answer, after which it is cut."""
-
-    @model_validator(mode="after")
-    def _each_reward_has_a_weight(self) -> Self:
-        if not self.rewards:
-            raise ValueError('name at least one reward: a stage, a folder, or "metric:NAME"')
-        if self.reward_weights is not None and len(self.reward_weights) != len(self.rewards):
-            raise ValueError(f"{len(self.rewards)} rewards and {len(self.reward_weights)} reward_weights: one each")
-        return self
-
-    @property
-    def rewards(self) -> tuple[str, ...]:
-        return (self.reward,) if isinstance(self.reward, str) else self.reward
 
     def passes(self, rows: int) -> float:
         return float(self.answers)
