@@ -17,10 +17,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from harness import pairwise, plan, results, rubric, verdicts
+from harness import pairwise, plan, replies, results, rubric, verdicts
 from harness.errors import HarnessError, SpecError
 from harness.layers import assemble, shown
-from harness.means import as_kept
 from harness.measure import Meter, provenance
 from harness.pipeline import Event, Watch
 from harness.plan import Named
@@ -234,11 +233,14 @@ class _Worker:
         kept = {reply.id: reply for reply in before.predictions() if reply.error is None} if before else {}
         asked = {id: request for id, request in requests.items() if id not in kept}
         with step.answers() as answers, Meter(step.work / "meter.json") as meter:
-            self._ask(asked, {reply.id for batch in answers.batches for reply in batch}, answers.append, progress)
-        replies = kept | {reply.id: reply for batch in step.recovered() for reply in batch}
-        step.write_predictions(replies[id] for id in requests)
+            # What failed before a kill stays so: another attempt at the step asks it again.
+            said = {reply.id: reply for batch in answers.batches for reply in batch}
+            if asked:
+                replies.ask(self._opened(), asked, said, answers.append, progress)
+        said |= kept
+        step.write_predictions(said[id] for id in requests)
         found = {verdict.id: verdict for verdict in work.known}
-        made = [_verdict(case, replies, self._judge) for case in work.cases]
+        made = [_verdict(case, said, self._judge) for case in work.cases]
         step.write_json(verdicts.FILE, [dump(verdict) for verdict in (*found.values(), *made)])
         return {
             # The replies kept from the attempt before had their cost too.
@@ -246,34 +248,17 @@ class _Worker:
             "peak_memory_bytes": max(meter.peak, spent["peak_memory_bytes"]),
             "n": len(made) + len(found),
             "requests": len(requests),
-            "failed": sum(reply.error is not None for reply in replies.values()),
+            "failed": sum(reply.error is not None for reply in said.values()),
             "asked_again": spent.get("asked_again") or spent["failed"],
-            "input_tokens": sum(reply.input_tokens for reply in replies.values()),
-            "output_tokens": sum(reply.output_tokens for reply in replies.values()),
+            "input_tokens": sum(reply.input_tokens for reply in said.values()),
+            "output_tokens": sum(reply.output_tokens for reply in said.values()),
             "device": f"{self._session.device} {self._session.dtype}" if self._session else "",
         }
 
-    def _ask(
-        self,
-        requests: dict[str, Request],
-        done: set[str],
-        save: Callable[[Sequence[Prediction]], None],
-        progress: Callable[[int, int], None],
-    ) -> None:
-        """Ask what is not `done` yet. All is planned together: batches do not depend on what was done before."""
-        if not requests:
-            return
+    def _opened(self) -> Session:
         if self._session is None:
             self._session = self._judge.model.open()
-        ids = list(requests)
-        planned = self._session.plan(list(requests.values()))
-        for batch in planned.batches:
-            asked = [ids[place] for place in batch]
-            if not done.issuperset(asked):
-                replies = self._session.answer([requests[id] for id in asked], planned)
-                save([as_kept(id, requests[id], reply) for id, reply in zip(asked, replies, strict=True)])
-                done.update(asked)
-            progress(len(done), len(requests))
+        return self._session
 
 
 def _attempt(inputs: Mapping[str, Any], number: int) -> Named:
@@ -281,10 +266,10 @@ def _attempt(inputs: Mapping[str, Any], number: int) -> Named:
     return Named(verdicts.PREFIX + digest(made), made)
 
 
-def _verdict(case: _Case, replies: dict[str, Prediction], judge: Judge) -> Verdict:
+def _verdict(case: _Case, replied: dict[str, Prediction], judge: Judge) -> Verdict:
     """What the judge said of a case in both orders, in terms of its texts rather than of their places."""
     allowed = [rubric.FIRST, rubric.SECOND, *([rubric.TIE] if judge.ties else [])]
-    heard = [rubric.verdict(replies[id].calls[0].reply, allowed) for id in case.ids]
+    heard = [rubric.verdict(replied[id].calls[0].reply, allowed) for id in case.ids]
     forwards: dict[str | None, Said] = {rubric.FIRST: "one", rubric.SECOND: "two", rubric.TIE: "tie", None: None}
     backwards: dict[str | None, Said] = {rubric.FIRST: "two", rubric.SECOND: "one", rubric.TIE: "tie", None: None}
     return settled(case.example.id, case.kind, (forwards[heard[0]], backwards[heard[1]]))

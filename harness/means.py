@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from harness import replies
 from harness.plugins import Backend, Embedder, Embedding, Means, Metric, Session
-from harness.records import Call, Prediction, Reply, Request
+from harness.records import Prediction, Reply, Request
 from harness.step import Step
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Scoring(Means):
     ) -> None:
         self._metric, self._step, self._gold = metric, step, gold
         self._embedding, self._judge, self._progress = embedding, judge, progress
-        self._before = _good(earlier.predictions() if earlier is not None else ())
+        self._before = replies.good(earlier.predictions() if earlier is not None else ())
         self._calls = 0
         self.replies: dict[str, Prediction] = {}
         self.notes: list[str] = []
@@ -52,23 +53,20 @@ class Scoring(Means):
         """Each batch is kept as it is answered: after a kill the step goes on from there. What failed then is asked
         again, since a step of which all requests failed never ends, and must not stay so for ever."""
         session = self._judge(self._metric.backend_plugin)
-        ids = [f"{self._calls}.{place}" for place in range(len(requests))]
+        asked = {f"{self._calls}.{place}": request for place, request in enumerate(requests)}
         self._calls += 1
-        found = _same(ids, requests, self._before)
-        wanted = [place for place, id in enumerate(ids) if id not in found]
-        plan = session.plan([requests[place] for place in wanted])
+        before = _same(asked, self._before)
+        wanted = {id: request for id, request in asked.items() if id not in before}
+
+        def progress(done: int, total: int) -> None:
+            self._progress(len(before) + done, len(asked), {})
+
         with self._step.answers() as kept:
-            found |= _same(ids, requests, _good(one for batch in kept.batches for one in batch))
-            for batch in plan.batches:
-                missing = [wanted[place] for place in batch if ids[wanted[place]] not in found]
-                if missing:
-                    said = session.answer([requests[place] for place in missing], plan)
-                    made = [as_kept(ids[p], requests[p], reply) for p, reply in zip(missing, said, strict=True)]
-                    kept.append(made)
-                    found |= {one.id: one for one in made}
-                self._progress(len(found), len(requests), {})
-        self.replies |= {id: found[id] for id in ids}
-        return [found[id].calls[0].reply for id in ids]
+            found = _same(wanted, replies.good(one for batch in kept.batches for one in batch))
+            replies.ask(session, wanted, found, kept.append, progress)
+        found |= before
+        self.replies |= {id: found[id] for id in asked}
+        return [found[id].calls[0].reply for id in asked]
 
     def gold(self) -> Sequence[Prediction]:
         assert self._gold is not None, "a metric that asks for it says needs_gold"
@@ -79,17 +77,6 @@ class Scoring(Means):
         self.details |= details
 
 
-def _good(kept: Iterable[Prediction]) -> dict[str, Prediction]:
-    return {one.id: one for one in kept if one.error is None}
-
-
-def _same(ids: Sequence[str], requests: Sequence[Request], kept: Mapping[str, Prediction]) -> dict[str, Prediction]:
+def _same(requests: Mapping[str, Request], kept: Mapping[str, Prediction]) -> dict[str, Prediction]:
     """What was kept of the very same requests."""
-    pairs = zip(ids, requests, strict=True)
-    return {id: kept[id] for id, one in pairs if id in kept and kept[id].calls[0].messages == one.messages}
-
-
-def as_kept(id: str, request: Request, reply: Reply) -> Prediction:
-    """Return what a judging model said as a step keeps it, with all that was asked."""
-    text = reply.texts[0] if reply.texts else None
-    return Prediction(id=id, text=text, calls=(Call(messages=request.messages, reply=reply),), error=reply.error)
+    return {id: kept[id] for id, one in requests.items() if id in kept and kept[id].calls[0].messages == one.messages}

@@ -247,7 +247,8 @@ class _Namer:
                 return {"folder": models.fingerprint(Path(source.name))}
             case "metric":
                 metric = next(metric for metric in self._spec.metrics if metric.name == source.name)
-                return {"metric": metric.identity(built=True)}
+                judge = metric.backend_plugin
+                return {"metric": metric.identity(built=True)} | ({} if judge is None else {"judge": _about(judge)})
             case "model":
                 return {"model": models.fingerprint(models.resolve(source.name))}
             case _:

@@ -275,14 +275,16 @@ Makes = Literal["policy", "reward", "preferences"]
 class Refers:
     """Marks a text field of a method that names what another stage made: `Annotated[str, Refers("reward")]`.
 
-    It may hold an earlier stage's name (by default its kind) of the same variant, "variant.stage" of another one, or a
-    folder with such an artifact; for a reward also "metric:NAME", a metric of the spec; for a policy also "base", the
-    bare model, and with `models` the name of another model. `harness.stages` finds out which. `Refers("metric")` marks
-    a field that holds the name of a metric of the spec and nothing else.
+    It may hold an earlier stage's name (by default its kind) of the same variant or "variant.stage" of another one; for
+    a reward or a policy also a folder with such an artifact; for a reward also "metric:NAME", a metric of the spec; for
+    a policy also "base", the bare model, and with `models` the name of another model. `harness.stages` finds out which.
+    `Refers("metric")` marks a field that holds the name of a metric of the spec and nothing else. With `judges` the
+    metric may be a judge: the stage asks its model.
     """
 
     makes: Makes | Literal["metric"]
     models: bool = False
+    judges: bool = False
 
 
 # --------------------------------------------------------------------------------------------------------- models
@@ -765,7 +767,8 @@ class Metric(Plugin):
 
     @property
     def no_reward(self) -> str | None:
-        """Why a training stage cannot take its value of a single answer as a reward, or None where it can."""
+        """Why a training stage cannot take its value of a single answer as a reward, or None where it can. A judge can
+        be one, but only for a stage that may ask its model (`Refers.judges`)."""
         if self.needs_passages:
             return "it needs the passages that were retrieved, and none are while a model learns"
         if self.needs_choices:
@@ -774,6 +777,8 @@ class Metric(Plugin):
             return "it needs the likelihood of the accepted answers"
         if self.reducer != "mean":
             return "it gives no number for a single answer"
+        if isinstance(self, Judging):
+            return None
         if self.embedder_plugin is not None or self.backend_plugin is not None:
             return "it asks a model of its own"
         if type(self).measure is Metric.measure:
@@ -801,6 +806,18 @@ class Metric(Plugin):
             except Exception as error:  # A plug-in's fault on one example is shown beside the score.
                 found.append(error)
         return found
+
+
+class Judging(Metric):
+    """A metric whose own model is asked about each answer by itself: it has a `backend_plugin`."""
+
+    @abstractmethod
+    def request(self, example: Example, answer: str) -> Request:
+        """What the model is asked about one answer."""
+
+    @abstractmethod
+    def mark(self, reply: Reply) -> float | Exception:
+        """The value of the answer by what the model said, or why there is none."""
 
 
 BASES: dict[str, type[Plugin]] = {

@@ -13,7 +13,7 @@ from typing import Literal
 
 from harness.errors import Fault, did_you_mean
 from harness.layers import fault
-from harness.plugins import Adapter, Family, Makes, Method, Metric, Refers, refers
+from harness.plugins import Adapter, Family, Judging, Makes, Method, Metric, Refers, refers
 from harness.shape import instance
 from harness.toml_lines import Node
 
@@ -49,7 +49,7 @@ def find(trains: Trains, variant: str, number: int, text: str, mark: Refers) -> 
         return Source("base")
     if mark.makes == "metric" or (text.startswith(_METRIC) and mark.makes == "reward"):
         return Source("metric", name=text.removeprefix(_METRIC))
-    if Path(text).is_absolute():
+    if Path(text).is_absolute() and mark.makes != "preferences":
         return Source("folder", name=text)
     there = dict(_there(trains, variant, number))
     places = there.get(text, [])
@@ -64,10 +64,20 @@ def find(trains: Trains, variant: str, number: int, text: str, mark: Refers) -> 
         return Source("model", name=text)
     fitting = [name for name, at in there.items() if trains[at[0].variant][at[0].number].makes == mark.makes]
     also = [BASE] if mark.makes == "policy" else ["metric:NAME"] if mark.makes == "reward" else []
-    raise LookupError(f"there is no stage {text!r} before this one.{did_you_mean(text, [*fitting, *also])}")
+    # What lies in a folder was made of other data, where nothing has looked for questions of this held-out split.
+    only = (
+        " Name a stage `make-preferences`; preferences in a file are `[data] preferences`."
+        if mark.makes == "preferences"
+        else ""
+    )
+    raise LookupError(f"there is no stage {text!r} before this one.{only}{did_you_mean(text, [*fitting, *also])}")
 
 
-_NOUNS: dict[Makes, str] = {"policy": "a model that answers", "reward": "a reward model", "preferences": "preferences"}
+_NOUNS: dict[Makes, str] = {
+    "policy": "a model that answers",
+    "reward": "a reward model",
+    "preferences": "a set of preferences",
+}
 
 
 def _there(trains: Trains, variant: str, number: int) -> Iterator[tuple[str, list[Source]]]:
@@ -117,7 +127,7 @@ def faults(root: Node) -> Iterator[Fault]:
             else:
                 faulty.append(f"{name}.")
     found_metrics = [instance(Family("metrics"), node) for node in root.at(("metric",)).items]
-    metrics = {metric.name: metric.no_reward for metric in found_metrics if isinstance(metric, Metric)}
+    metrics = {metric.name: metric for metric in found_metrics if isinstance(metric, Metric)}
     whole = len(metrics) == len(found_metrics)
     sound = True
     for name, methods in trains.items():
@@ -192,9 +202,9 @@ def _adapter(method: Method) -> Adapter | None:
 
 
 def _wrong(
-    trains: Trains, variant: str, number: int, text: str, mark: Refers, metrics: Mapping[str, str | None]
+    trains: Trains, variant: str, number: int, text: str, mark: Refers, metrics: Mapping[str, Metric]
 ) -> str | None:
-    """What is wrong with a reference. `metrics` says of each why it cannot be a reward, or None."""
+    """What is wrong with a reference; `metrics` are those of the spec, by name."""
     try:
         source = find(trains, variant, number, text, mark)
     except LookupError as error:
@@ -202,11 +212,23 @@ def _wrong(
     if source.kind != "metric":
         return None
     if source.name not in metrics:
-        hint = did_you_mean(source.name, [name for name, reason in metrics.items() if reason is None])
+        hint = did_you_mean(source.name, [name for name, metric in metrics.items() if _unfit(metric, mark) is None])
         return f"there is no [[metric]] {source.name!r} that gives each answer a number.{hint}"
-    reason = metrics[source.name]
+    reason = _unfit(metrics[source.name], mark)
     use = "be a reward" if mark.makes == "reward" else "say when to stop"
     return None if reason is None else f"the metric {source.name!r} cannot {use}: {reason}"
+
+
+def _unfit(metric: Metric, mark: Refers) -> str | None:
+    """Why a field marked so cannot name the metric."""
+    if metric.no_reward is not None or mark.judges or not isinstance(metric, Judging):
+        return metric.no_reward
+    instead = (
+        " while the policy learns. Let it rank answers before that: "
+        f'{{ kind = "make-preferences", name = "pairs", reward = "metric:{metric.name}" }}, and learn from those with '
+        '{ kind = "dpo", preferences = "pairs" }, or train a stage `reward` on them and name that one here'
+    )
+    return f"its model would be asked about every answer{instead if mark.makes == 'reward' else ''}"
 
 
 def _circle(trains: Trains) -> list[tuple[str, int]]:

@@ -128,10 +128,12 @@ def _rows(stage: Stage, dataset: Dataset, context: Asking) -> tuple[Rows, Rows]:
 
 def _made(stage: Stage, text: str, run: PlannedRun, store: Store) -> tuple[Rows, Rows]:
     """The preferences that the stage `text` made; where it made none to measure by, some of the prompts are kept."""
-    folder = Path(_meaning(stage.references[text], run, store, ())["artifact"])
+    role = stage.references[text]
+    assert isinstance(role, str), "only a stage makes preferences"
+    folder = store.step(run.steps[role].name).path / "artifact"
     train, dev = (_read(folder / name) for name in ("preferences.jsonl", "preferences_dev.jsonl"))
     if not train:
-        raise DataError(f"{text!r} ({folder}) holds no preferences.jsonl: name a stage `make-preferences`")
+        raise DataError(f"the stage {text!r} made no preferences ({folder / 'preferences.jsonl'}) to learn from")
     if dev:
         return train, dev
     back = divide((row["group"] for row in train), PREFERENCES_DEV, 0)

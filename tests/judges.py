@@ -12,11 +12,11 @@ import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from harness.backends.canned import Canned, CannedSession
-from harness.plugins import Plan, Session
-from harness.records import Reply, Request, digest
+from harness.plugins import Backend, Family, Judging, Plan, Session
+from harness.records import Decoding, Example, Message, Prediction, Reply, Request, digest
 
 _PART = re.compile(r"^([^\n:]+):\n<<< (\w+)\n(.*?)\n\2 >>>$", re.DOTALL | re.MULTILINE)
 
@@ -85,6 +85,38 @@ class Mumbles(Fair):
 
     def two(self, first: str, second: str, accepted: Sequence[str]) -> str:
         return "the first"
+
+
+class Lettered(Fair):
+    """Gives an answer the more, the more of it are lower-case letters, and no verdict on one with `unread` in it."""
+
+    unread: str | None = None
+
+    def one(self, answer: str, accepted: Sequence[str], marks: Sequence[str]) -> str:
+        if self.unread is not None and self.unread in answer:
+            return "hard to say"
+        share = sum(letter.isascii() and letter.islower() for letter in answer) / max(1, len(answer))
+        return marks[round(share * (len(marks) - 1))]
+
+
+class Wordy(Judging):
+    """A judge of its own kind: the more its model says of an answer, the better."""
+
+    judge: Annotated[Backend, Family("backends")]
+    ceiling: ClassVar[float | None] = None
+
+    @property
+    def backend_plugin(self) -> Backend:
+        return self.judge
+
+    def request(self, example: Example, answer: str) -> Request:
+        return Request(messages=(Message("user", f"{example.input} {answer}"),), decoding=Decoding(max_tokens=8))
+
+    def mark(self, reply: Reply) -> float | Exception:
+        return float(len(reply.texts[0])) if reply.error is None else ValueError(reply.error)
+
+    def measure(self, example: Example, prediction: Prediction) -> float:
+        return 0.0
 
 
 class JudgeSession(CannedSession):

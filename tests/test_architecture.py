@@ -22,7 +22,7 @@ for rank, names in enumerate(
         ("training_notes",),
         ("words", "near", "overlap", "personal", "quality"),
         ("reducers", "bootstrap", "samples", "choices", "rules", "terms", "bradley_terry", "agreement", "rubric"),
-        ("models", "artifacts", "_bottleneck", "adapted", "chat", "plugins", "rows", "leaks", "readers"),
+        ("models", "artifacts", "_bottleneck", "adapted", "chat", "plugins", "rows", "replies", "leaks", "readers"),
         FAMILIES,
         ("shape", "layers", "step"),
         ("data_spec", "decode", "stages"),

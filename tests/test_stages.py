@@ -153,6 +153,91 @@ def test_a_metric_that_needs_more_than_an_answer_cannot_be_a_reward(tmp_path: Pa
         spec.load(comparison.spec)
 
 
+JUDGE = """
+[[metric]]
+kind   = "llm_judge"
+label  = "helpful"
+judge  = { kind = "judges:Fair", lead = "So." }
+rubric = "Is it right?"
+
+[[metric]]
+kind  = "perplexity"
+label = "gold"
+"""
+MAKES = """{ kind = "make-preferences", name = "pairs", reward = "metric:helpful" }"""
+LEARNS = """{ kind = "dpo", preferences = "pairs", adapter = "lora" }"""
+
+
+def ranked(folder: Path, stages: str, judge: str = JUDGE) -> Comparison:
+    return Comparison(
+        folder, f'{judge}\n[[variant]]\nname = "plain"\n\n[[variant]]\nname = "ranked"\ntrain = [{stages}]\n'
+    )
+
+
+def test_a_judge_may_rank_answers_and_is_part_of_what_the_step_is(tmp_path: Path) -> None:
+    def step(name: str, judge: str) -> plan.Named:
+        comparison = ranked(tmp_path / name, f"{MAKES}, {LEARNS}", judge)
+        found = spec.load(comparison.spec)
+        runs = plan.plan(found, data.load(found.data), Store(comparison.results, write=False))
+        return runs[-1].steps["train.0"]
+
+    one = step("one", JUDGE)
+    (told,) = one.inputs["method"]["reward"]
+    assert told["metric"]["rubric"] == "Is it right?"
+    assert told["metric"]["judge"]["lead"] == "So."
+    assert told["judge"]["judge"] == "Fair"
+    assert told["judge"]["weights"] == digest("So.")
+    assert step("same", JUDGE).name == one.name
+    assert step("rubric", JUDGE.replace("right", "kind")).name != one.name
+    assert step("judge", JUDGE.replace("So.", "Well.")).name != one.name
+
+
+@pytest.mark.parametrize("kind", ["ppo", "grpo", "rloo"])
+def test_a_stage_that_learns_from_rewards_says_what_a_judge_can_do_instead(tmp_path: Path, kind: str) -> None:
+    comparison = ranked(
+        tmp_path / "one", f'{MAKES}, {{ kind = "{kind}", adapter = "lora", reward = "metric:helpful" }}'
+    )
+    with pytest.raises(SpecError) as refused:
+        spec.load(comparison.spec)
+    lines = comparison.spec.read_text(encoding="utf-8").splitlines()
+    said = str(refused.value)
+    assert f"fruit.toml:{next(n for n, line in enumerate(lines, start=1) if kind in line)} " in said
+    assert "ranked.train.1.reward: the metric 'helpful' cannot be a reward: its model would be asked" in said
+    assert '{ kind = "make-preferences", name = "pairs", reward = "metric:helpful" }' in said
+
+
+def test_a_judge_is_offered_only_where_it_may_rank(tmp_path: Path) -> None:
+    with pytest.raises(
+        SpecError, match=r"'helpfull' that gives .* Did you mean 'helpful'\? Available: exact_match, helpful"
+    ):
+        spec.load(ranked(tmp_path / "one", MAKES.replace("helpful", "helpfull")).spec)
+    rewards = '{ kind = "grpo", adapter = "lora", reward = "metric:helpfull" }'
+    with pytest.raises(SpecError, match=r"'helpfull' that gives each answer a number\. Available: exact_match\."):
+        spec.load(ranked(tmp_path / "two", rewards).spec)
+    with pytest.raises(SpecError, match="'gold' cannot be a reward: it needs the likelihood"):
+        spec.load(ranked(tmp_path / "three", MAKES.replace("helpful", "gold")).spec)
+    stops = '{ kind = "sft", adapter = "lora", metric = "helpful" }'
+    with pytest.raises(
+        SpecError, match=r"'helpful' cannot say when to stop: its model would be asked about every answer$"
+    ):
+        spec.load(ranked(tmp_path / "four", stops).spec)
+
+
+@pytest.mark.parametrize("absolute", [True, False])
+def test_preferences_come_from_a_stage_and_never_from_a_folder(tmp_path: Path, absolute: bool) -> None:
+    comparison = ranked(tmp_path / "one", f"{MAKES}, {LEARNS.replace('pairs', 'FOLDER')}")
+    folder = comparison.folder / "left"
+    folder.mkdir()
+    comparison.edit("FOLDER", str(folder) if absolute else "left")
+    said = (
+        r"ranked\.train\.1\.preferences: there is no stage '.*left' before this one\. Name a stage `make-preferences`; "
+    )
+    with pytest.raises(
+        SpecError, match=said + r"preferences in a file are `\[data\] preferences`\. Available: pairs\."
+    ):
+        spec.load(comparison.spec)
+
+
 CHAIN = """
 [[variant]]
 name = "plain"

@@ -12,7 +12,7 @@ from harness.errors import DataError
 from harness.methods import _rows
 from harness.methods._gradient import Gradient
 from harness.methods._rows import Row
-from harness.plugins import Local, Reads, Refers, TrainJob
+from harness.plugins import Reads, Refers, TrainJob
 
 if TYPE_CHECKING:
     from harness.methods._model import Policy
@@ -136,8 +136,8 @@ class Preferring(Gradient):
     by_answer: ClassVar[bool] = False
     """Whether a row is one answer, read with its own prompt and with another, not a pair."""
 
-    preferences: Annotated[str, Refers("preferences"), Local(or_name=True, or_stage=True)] | None = None
-    """The stage `make-preferences` whose pairs are learned, or a folder that one left; None is `[data] preferences`."""
+    preferences: Annotated[str, Refers("preferences")] | None = None
+    """The stage `make-preferences` whose pairs are learned; None is `[data] preferences`."""
 
     @property
     def reads(self) -> Reads:

@@ -4,33 +4,27 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from harness.chat import end_tokens, read_template
 from harness.devices import pick_device
 from harness.errors import DataError
 from harness.methods._gradient import Gradient, Ready
-from harness.plugins import Local, Reads, Refers, TrainJob
+from harness.methods._rewarded import Rewarded
+from harness.plugins import Reads, TrainJob
 
 if TYPE_CHECKING:
     from harness.methods._model import Policy
     from harness.methods._rollouts import Rollouts
     from harness.methods._sampling import Prompt
 
-Named = Annotated[str, Refers("reward"), Local(or_name=True, or_stage=True)]
 
-
-class Reinforcement(Gradient):
+class Reinforcement(Rewarded, Gradient):
     """A stage that samples answers to prompts and raises their reward, near a reference: the policy as the stage
     received it. Dropout is off: the policy that is trained has to be the one that answered."""
 
-    reward: Named | tuple[Named, ...]
-    """What rewards an answer: a stage `reward` (its name, or "variant.name"), a folder with a reward model,
-    "metric:NAME" for a metric of the spec (one whose lower values are better counts negative), or several of these."""
-    reward_weights: tuple[float, ...] | None = None
-    """What each reward is multiplied by before they are added up; by default 1."""
     prompts: Literal["train", "preferences"] = "train"
     """Whose prompts are answered: those of the train split, or of the preferences."""
     epochs: float = Field(1.0, gt=0)
@@ -49,18 +43,6 @@ class Reinforcement(Gradient):
     @property
     def reads(self) -> Reads:
         return "preferences" if self.prompts == "preferences" else "examples"
-
-    @property
-    def rewards(self) -> tuple[str, ...]:
-        return (self.reward,) if isinstance(self.reward, str) else self.reward
-
-    @model_validator(mode="after")
-    def _each_reward_has_a_weight(self) -> Self:
-        if not self.rewards:
-            raise ValueError('name at least one reward: a stage, a folder, or "metric:NAME"')
-        if self.reward_weights is not None and len(self.reward_weights) != len(self.rewards):
-            raise ValueError(f"{len(self.rewards)} rewards and {len(self.reward_weights)} reward_weights: one each")
-        return self
 
     # ---------------------------------------------------------------------------------------------------- the trainer
 

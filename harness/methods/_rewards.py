@@ -1,27 +1,33 @@
-"""What answers are rewarded with: reward models, metrics of the harness as verifiable rewards, or both, weighted."""
+"""What answers are rewarded with: reward models, metrics of the harness as verifiable rewards, judges, or several of
+them, weighted."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+from harness import replies
 from harness.errors import DataError, ModelError
 from harness.methods._sampling import Answer, Prompt
-from harness.plugins import Metric, find
-from harness.records import Call, Prediction, Reply
+from harness.plugins import Judging, Metric, Session, find
+from harness.records import Call, Prediction, Reply, Request, digest, dump
+from harness.rows import Answers
 
 
 class Reward(ABC):
     """One reward. `name` is how the spec calls it."""
 
     name: str
+    required: ClassVar[bool] = False
+    """Whether an answer that it gives no reward has none, whatever the others give: where it speaks of every answer."""
 
     @abstractmethod
     def score(self, answers: Sequence[Answer]) -> list[float]:
-        """The reward of each answer, in order; more is better."""
+        """The reward of each answer, in order; more is better. Not a number where it gives none."""
 
     def speaks_of(self, prompt: Prompt) -> bool:
         """Whether answers to this prompt get any."""
@@ -33,7 +39,7 @@ class MetricReward(Reward):
 
     def __init__(self, name: str, metric: Metric) -> None:
         self.name, self.metric = name, metric
-        self._sign = 1.0 if metric.direction == "higher" else -1.0
+        self._sign = _sign(metric)
 
     def score(self, answers: Sequence[Answer]) -> list[float]:
         return [self._sign * self._measure(answer.prompt, answer.text, len(answer.ids)) for answer in answers]
@@ -57,6 +63,74 @@ class MetricReward(Reward):
         if isinstance(value, tuple) or not math.isfinite(value):
             raise ModelError(f"the reward {self.name} gave {value!r} for {prompt.id!r}, and a reward is one number")
         return float(value)
+
+
+class JudgeReward(Reward):
+    """A judge of the spec: the mark that its own model gives an answer by itself, negative where less is better.
+
+    What the model says is kept in the file `kept` as it comes: after a kill only what failed is asked again. The model
+    is loaded when there is something to ask. `verdicts` is what came of it, by the request.
+    """
+
+    required = True
+
+    def __init__(self, name: str, metric: Judging, kept: Path) -> None:
+        self.name, self.metric = name, metric
+        self.verdicts: dict[str, Verdict] = {}
+        self._sign = _sign(metric)
+        self._kept = Answers(kept)
+        self._replies = replies.good(one for batch in self._kept.batches for one in batch)
+        self._session: Session | None = None
+
+    def score(self, answers: Sequence[Answer]) -> list[float]:
+        asked = [self.metric.request(answer.prompt.example, answer.text) for answer in answers]
+        ids = [digest(dump(request)) for request in asked]
+        self._ask(dict(zip(ids, asked, strict=True)))
+        for id, answer in zip(ids, answers, strict=True):
+            reply = self._replies[id].calls[0].reply
+            self.verdicts[id] = Verdict(answer, reply, self._read(reply, answer))
+        marks = [self.verdicts[id].mark for id in ids]
+        return [math.nan if isinstance(mark, Exception) else self._sign * mark for mark in marks]
+
+    def _ask(self, requests: dict[str, Request]) -> None:
+        found = {id: self._replies[id] for id in requests if id in self._replies}
+        if len(found) == len(requests):
+            return
+        if self._session is None:
+            backend = self.metric.backend_plugin
+            assert backend is not None, "a judge names its backend_plugin"
+            self._session = backend.open()
+        replies.ask(self._session, requests, found, self._kept.append)
+        self._replies |= found
+
+    def _read(self, reply: Reply, answer: Answer) -> float | Exception:
+        mark = self.metric.mark(reply)
+        if not isinstance(mark, Exception) and not math.isfinite(mark):
+            raise ModelError(f"the judge {self.name} gave {mark!r} for {answer.prompt.id!r}, and a mark is a number")
+        return mark
+
+    def must_have_read(self) -> None:
+        """Raise ModelError where not one verdict could be read."""
+        unread = [verdict for verdict in self.verdicts.values() if isinstance(verdict.mark, Exception)]
+        if unread and len(unread) == len(self.verdicts):
+            raise ModelError(
+                f"{self.name}: none of the {len(unread)} answers was given a verdict that can be read, so there is "
+                f"nothing to rank by; the first, to {unread[0].answer.prompt.id!r}: {unread[0].mark}"
+            )
+
+    def close(self) -> None:
+        self._kept.close()
+        if self._session is not None:
+            self._session.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a judge's model said of an answer, and the mark that was read from it or why there is none."""
+
+    answer: Answer
+    reply: Reply
+    mark: float | Exception
 
 
 class ModelReward(Reward):
@@ -84,12 +158,23 @@ class Rewards:
     def __init__(self, rewards: Sequence[Reward], weights: Sequence[float]) -> None:
         self.rewards, self.weights = tuple(rewards), tuple(weights)
 
+    @property
+    def judges(self) -> tuple[JudgeReward, ...]:
+        return tuple(reward for reward in self.rewards if isinstance(reward, JudgeReward))
+
+    def close(self) -> None:
+        """Let go of what judges answer with."""
+        for judge in self.judges:
+            judge.close()
+
     def score(self, answers: Sequence[Answer]) -> list[float]:
-        """The weighted sum for each answer. A metric that does not speak of an example adds nothing there."""
+        """The weighted sum for each answer, not a number where a judge's verdict could not be read. A metric that does
+        not speak of an example adds nothing there."""
         totals = [0.0] * len(answers)
         for reward, weight in zip(self.rewards, self.weights, strict=True):
             for place, value in enumerate(reward.score(answers)):
-                totals[place] += 0.0 if math.isnan(value) else weight * value
+                if reward.required or not math.isnan(value):
+                    totals[place] += weight * value
         return totals
 
     def rewarded(self, prompts: Sequence[Prompt], file: Path) -> list[Prompt]:
@@ -115,9 +200,11 @@ def load(
     ends: frozenset[int],
     device: str,
     dtype: str,
+    verdicts: Path | None = None,
 ) -> Rewards:
     """Load what the `texts` of a stage stand for by the job's `references`. `tokenizer`, the token `end` that closes
-    an answer and the `ends` that may have ended one are the policy's. Raises ModelError."""
+    an answer and the `ends` that may have ended one are the policy's. `verdicts` is the folder where what judges say is
+    kept; without it they are refused. Raises ModelError."""
     found: list[Reward] = []
     for text in texts:
         meaning = references[text]
@@ -125,8 +212,14 @@ def load(
             table = dict(meaning["metric"])
             metric = find("metrics", table.pop("kind")).model_validate(table)
             assert isinstance(metric, Metric)
-            if metric.no_reward is not None:
-                raise ModelError(f"the metric {metric.name!r} cannot be a reward: {metric.no_reward}")
+            reason = metric.no_reward
+            if reason is None and isinstance(metric, Judging):
+                if verdicts is not None:
+                    found.append(JudgeReward(text, metric, verdicts / f"verdicts-{len(found)}.jsonl"))
+                    continue
+                reason = "its model would be asked about every answer"
+            if reason is not None:
+                raise ModelError(f"the metric {metric.name!r} cannot be a reward: {reason}")
             found.append(MetricReward(text, metric))
         else:
             from harness.methods import _reward
@@ -134,3 +227,7 @@ def load(
             scorer = _reward.load(Path(meaning["artifact"]), tokenizer=tokenizer, device=device, dtype=dtype)
             found.append(ModelReward(text, scorer, end, ends))
     return Rewards(found, weights or [1.0] * len(found))
+
+
+def _sign(metric: Metric) -> float:
+    return 1.0 if metric.direction == "higher" else -1.0

@@ -9,13 +9,13 @@ from pydantic import Field, field_validator
 
 from harness import rubric, stats
 from harness.errors import HarnessError
-from harness.plugins import Backend, Family, Means, Measured, Metric
+from harness.plugins import Backend, Family, Judging, Means, Measured
 from harness.records import Example, Prediction, Reply, Request
 
 _CONTROLS = {"null": "the null answer", "injected": "an injected instruction", "accepted": "the accepted answer"}
 
 
-class LlmJudge(Metric):
+class LlmJudge(Judging):
     """The mean mark that a judge gives, by a rubric of your own, on a scale of whole numbers or of yes and no.
 
     The judge sees the question, the answer and (with `accepted`) the accepted answers; no name of a variant. A reply
@@ -81,8 +81,8 @@ class LlmJudge(Metric):
         asked = {"answers": [(place, predictions[place].text or "") for place in answered]}
         asked |= {kind: self._control(kind, examples, sample) for kind in _CONTROLS}
         items = [item for kind in asked.values() for item in kind]
-        replies = iter(means.ask([self._request(examples[place], text) for place, text in items]))
-        marks = {kind: [self._mark(next(replies)) for _ in texts] for kind, texts in asked.items()}
+        replies = iter(means.ask([self.request(examples[place], text) for place, text in items]))
+        marks = {kind: [self.mark(next(replies)) for _ in texts] for kind, texts in asked.items()}
         given = dict(zip(answered, marks["answers"], strict=True))
         figures = {kind: _summary(found) for kind, found in marks.items() if kind != "answers"}
         figures["answers"] = _summary([mark for place, mark in given.items() if place in sample])
@@ -97,11 +97,11 @@ class LlmJudge(Metric):
         text = rubric.NULL if kind == "null" else rubric.injected(self.verdicts[-1])
         return [(place, text) for place in sample]
 
-    def _request(self, example: Example, answer: str) -> Request:
+    def request(self, example: Example, answer: str) -> Request:
         way = rubric.Way(self.rubric, self.accepted, self.reasons, self.max_tokens)
         return rubric.about_one(way, self.verdicts, example, answer)
 
-    def _mark(self, reply: Reply) -> float | Exception:
+    def mark(self, reply: Reply) -> float | Exception:
         said = rubric.verdict(reply, self.verdicts)
         if said is not None:
             return self.floor + self.verdicts.index(said)
