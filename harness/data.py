@@ -76,7 +76,7 @@ def load(spec: DataSpec, *, refuse: bool = True) -> Dataset:
     talks, talks_dev = _conversations(spec)
     if talks or talks_dev:
         learned["conversations"] = _asked([*talks, *talks_dev])
-    found = leaks.find(splits["heldout"], learned, [*documents, *text], _rules(spec, search=True))
+    found = leaks.find(splits["heldout"], learned, documents, _rules(spec, search=True), text=text)
     if refuse:
         found.refuse()
     notes = [*found.notes, *_shared_with_dev(splits), *about, *about_text]
@@ -86,8 +86,13 @@ def load(spec: DataSpec, *, refuse: bool = True) -> Dataset:
             notes.append(f"{name}: {limit} of {len(splits[name])} rows, drawn with seed {spec.seed}")
             splits[name] = _sample(splits[name], limit, spec.seed)
     answered = leaks.answered(splits["heldout"], documents) if documents else (0, 0)
+    if text:
+        learned_answers = leaks.answered(splits["heldout"], text)
+        notes += _answers(*learned_answers, "text", "variants that pretrain on it have read them")
     if documents:
-        notes += _answers(*answered)
+        # Without `text` it is the documents that a `pretrain` stage learns.
+        also = "" if text else ", but a variant that pretrains on the documents has read them"
+        notes += _answers(*answered, "documents", f"wanted for retrieval{also}")
         splits = _with_known_sources(splits, {document.id for document in documents}, spec, notes)
     train, dev, heldout = (tuple(splits[name]) for name in SPLITS)
     parts: dict[str, Part] = {"train": train, "dev": dev, "heldout": heldout, "documents": documents}
@@ -152,13 +157,11 @@ def _shared_with_dev(splits: dict[str, list[Example]]) -> list[str]:
     return [f"{inputs} inputs and {groups} groups of dev also stand in train: training may stop too late"]
 
 
-def _answers(present: int, of: int) -> list[str]:
-    """Held-out answers in the documents are what retrieval is for: a figure, not a leak."""
+def _answers(present: int, of: int, part: str, meaning: str) -> list[str]:
+    """Held-out answers in what is read: a figure, not a leak, since answers may be common words."""
     if not of:
         return []
-    return [
-        f"{present:,} of {of:,} held-out answers stand word for word in the documents (wanted for retrieval, no leak)"
-    ]
+    return [f"{present:,} of {of:,} held-out answers stand word for word in the {part} ({meaning})"]
 
 
 def fingerprint(rows: Iterable[Example | Document | Preference | Conversation]) -> str:

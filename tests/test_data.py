@@ -325,7 +325,36 @@ def test_of_several_field_names_each_file_has_its_own(tmp_path: Path) -> None:
         data.load(DataSpec(heldout=heldout, input="text", target=("label_txt", "kind")))
 
 
-# --------------------------------------------------------------------------------------------------------- sources
+# -------------------------------------------------------------------------------------------- text to pretrain on
+
+LONG_QUESTION = "How many weeks does a repair of the grinder take when a part has to be ordered first?"
+
+
+def test_what_is_allowed_in_the_documents_is_not_allowed_in_the_text(tmp_path: Path) -> None:
+    heldout = jsonl(tmp_path / "heldout.jsonl", [{"input": LONG_QUESTION, "target": "six weeks"}])
+    pages = jsonl(tmp_path / "pages.jsonl", [{"id": "faq", "text": f"You asked. {LONG_QUESTION} It takes six weeks."}])
+    allowed: dict[str, Any] = {"heldout": heldout, "leaks": {"allow": ["documents"]}}
+    assert data.load(DataSpec(**allowed, documents=pages)).leaks.counts == {"documents": 1}
+    with pytest.raises(LeakError, match=r"in text '.*' \(id faq\)"):
+        data.load(DataSpec(**allowed, text=pages))
+
+
+def test_whether_answers_are_read_or_learned_is_told(tmp_path: Path) -> None:
+    heldout = jsonl(tmp_path / "heldout.jsonl", [{"input": LONG_QUESTION, "target": "six weeks"}])
+    pages = jsonl(tmp_path / "pages.jsonl", [{"id": "a", "text": "Ordering takes six weeks."}])
+    told = "1 of 1 held-out answers stand word for word in the"
+    learned = f"{told} text (variants that pretrain on it have read them)"
+    assert data.load(DataSpec(heldout=heldout, documents=pages)).notes == (
+        f"{told} documents (wanted for retrieval, but a variant that pretrains on the documents has read them)",
+    )
+    assert data.load(DataSpec(heldout=heldout, text=pages)).notes == (learned,)
+    assert data.load(DataSpec(heldout=heldout, text=pages, documents=pages)).notes == (
+        learned,
+        f"{told} documents (wanted for retrieval)",
+    )
+
+
+# ----------------------------------------------------------------------------------------------------------- tasks
 
 
 def test_a_source_that_is_no_document_is_left_out_and_noted(tmp_path: Path) -> None:
