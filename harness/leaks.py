@@ -195,16 +195,21 @@ def shared(one: Sequence[Example], other: Sequence[Example]) -> tuple[int, int]:
     return len(inputs), len(_by_group(one).keys() & _by_group(other).keys())
 
 
-def alike(examples: Sequence[Example], rules: Rules) -> Iterator[tuple[int, int]]:
-    """Yield pairs of rows that must not be cut apart: one on each side would be a leak that `rules` do not permit."""
+def same(examples: Sequence[Example], *, groups: bool) -> Iterator[tuple[int, int]]:
+    """Yield pairs of rows with one input (as `fold` leaves it) or, with `groups`, of one group that the data name."""
     first: dict[str, int] = {}
     for i, example in enumerate(examples):
         keys = [f"input {fold(example.input)}"]
-        if example.group != example.id and not rules.same_facts:
+        if groups and example.group != example.id:
             keys.append(f"group {fold(example.group)}")
         for key in keys:
             if (j := first.setdefault(key, i)) != i:
                 yield i, j
+
+
+def alike(examples: Sequence[Example], rules: Rules) -> Iterator[tuple[int, int]]:
+    """Yield pairs of rows that must not be cut apart: one on each side would be a leak that `rules` do not permit."""
+    yield from same(examples, groups=not rules.same_facts)
     search = _Search(examples, {"rows": examples}, (), rules, set())
     if "near" not in rules.permitted:
         yield from ((i, j) for i, j, _ in search.near_copies() if i != j)

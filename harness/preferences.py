@@ -9,10 +9,13 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
+from harness.data_spec import Named
+from harness.fields import field_of, group_of
 from harness.readers import raise_faults, read
-from harness.records import Preference, digest
+from harness.records import Example, Preference, digest
 
 _FORMS = (
     'A row is {"prompt", "chosen", "rejected"}, {"prompt", "ranked": [best, ..., worst]} or '
@@ -20,31 +23,53 @@ _FORMS = (
 )
 
 
-def load(source: str, fields: str | tuple[str, ...] = "input", role: str = "preferences") -> tuple[Preference, ...]:
+def load(
+    source: str, fields: Named = "input", role: str = "preferences", group: Named | None = None
+) -> tuple[Preference, ...]:
     """Return the preferences of `source`, in the order of its rows. A ranked list of n answers becomes its
-    n (n - 1) / 2 pairs (comparative ranking, Ouyang et al. 2022, arXiv 2203.02155). All preferences of one prompt share
-    a group. Rows without "prompt" have it under one of `fields`.
+    n (n - 1) / 2 pairs (comparative ranking, Ouyang et al. 2022, arXiv 2203.02155). Rows without "prompt" have it under
+    one of `fields`. The field `group` names their group; where a row has none, all preferences of its prompt share one.
 
     Answers may also be conversations ([{"role", "content"}], as TRL writes them): then the last turn is the answer.
     Raises DataError with every broken row.
     """
     table = read(source, role)
     names = ("prompt", *([fields] if isinstance(fields, str) else fields))
+    field = field_of(table, group)
     found: list[Preference] = []
     faults: list[str] = []
     for index, row in enumerate(table.rows):
         try:
-            prompt, pairs = _text(row, names), _pairs(row)
+            prompt, pairs, named = _text(row, names), _pairs(row), group_of(row, field)
         except ValueError as fault:
             faults.append(f"{table.place(index)}: {fault}")
             continue
         for chosen, rejected in pairs:
             name = digest([prompt, chosen, rejected], 12)
-            found.append(
-                Preference(id=name, input=prompt, chosen=chosen, rejected=rejected, group=digest([prompt], 12))
-            )
+            group_name = named or _own_group(prompt)
+            found.append(Preference(id=name, input=prompt, chosen=chosen, rejected=rejected, group=group_name))
     raise_faults(faults, _FORMS)
     return tuple(found)
+
+
+def question(one: Preference) -> Example:
+    """What `one` asks, without answers; its group is its id where the data name none."""
+    return Example(id=_own_group(one.input), input=one.input, group=one.group)
+
+
+def as_examples(found: Iterable[Preference]) -> list[Example]:
+    """What is learned from preferences, for the search for leaks: each prompt once in each of its groups, all answers
+    to it as targets, the worse ones too."""
+    answers: dict[Example, dict[str, None]] = {}
+    for one in found:
+        given = (text for text in (one.chosen, one.rejected) if text)
+        answers.setdefault(question(one), {}).update(dict.fromkeys(given))
+    return [replace(example, targets=tuple(texts)) for example, texts in answers.items()]
+
+
+def _own_group(prompt: str) -> str:
+    """The group of a prompt for which the data name none."""
+    return digest([prompt], 12)
 
 
 def divide(groups: Iterable[str], share: float, seed: int) -> frozenset[str]:

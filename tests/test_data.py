@@ -325,9 +325,74 @@ def test_of_several_field_names_each_file_has_its_own(tmp_path: Path) -> None:
         data.load(DataSpec(heldout=heldout, input="text", target=("label_txt", "kind")))
 
 
-# -------------------------------------------------------------------------------------------- text to pretrain on
+# ----------------------------------------------------------------------------------------------------- preferences
 
 LONG_QUESTION = "How many weeks does a repair of the grinder take when a part has to be ordered first?"
+
+
+def pairs(n: int, groups: int | None = None) -> list[dict[str, object]]:
+    """Two pairs for each of `n` prompts, which have one group in so many."""
+    rows = [{"prompt": f"Who sells item {i}?", "chosen": "we do", "rejected": "x"} for i in range(n)]
+    rows = [row | ({} if groups is None else {"group": f"g{i % groups}"}) for i, row in enumerate(rows)]
+    return [row | {"rejected": rejected} for row in rows for rejected in ("they do", "nobody")]
+
+
+def judged(folder: Path, rows: Sequence[object], dev: Sequence[object] | float = 0.2, **settings: Any) -> Dataset:
+    heldout = jsonl(folder / "heldout.jsonl", [{"input": LONG_QUESTION, "target": "six", "group": "repairs"}])
+    file = jsonl(folder / "prefs.jsonl", rows)
+    more = dev if isinstance(dev, float) else jsonl(folder / "prefs_dev.jsonl", dev)
+    return data.load(DataSpec(heldout=heldout, preferences=file, preferences_dev=more, **settings))
+
+
+def test_a_preference_of_a_held_out_group_is_a_leak(tmp_path: Path) -> None:
+    rows = [*pairs(5), {"prompt": "Is it broken?", "chosen": "no", "rejected": "yes", "group": "repairs"}]
+    judged(tmp_path, rows)
+    with pytest.raises(LeakError, match=r"group  'repairs': 1 in heldout \(.*\), 1 in preferences \("):
+        judged(tmp_path, rows, group="group")
+    with pytest.raises(LeakError, match="in preferences"):
+        judged(tmp_path, pairs(5), rows, group="group")
+    assert judged(tmp_path, rows, group="group", same_facts=True).leaks.counts == {"group": 1}
+
+
+@pytest.mark.parametrize("answer", ["chosen", "rejected"])
+def test_a_held_out_question_in_an_answer_of_a_preference_is_a_leak(answer: str, tmp_path: Path) -> None:
+    row = {"prompt": "Hi", "chosen": "a", "rejected": "b"} | {answer: f"You would like to know: {LONG_QUESTION} Well."}
+    with pytest.raises(LeakError, match=r"embedded .* in preferences"):
+        judged(tmp_path, [*pairs(5), row])
+
+
+def test_a_share_of_preferences_is_kept_back_in_whole_groups_and_prompts(tmp_path: Path) -> None:
+    rows = pairs(40, groups=10)
+    rows[0]["group"], rows[2]["group"] = "g1", "g2"  # Prompts whose pairs are of two groups bind these together.
+    found = judged(tmp_path, rows, group="group")
+    sides = [{(one.group, one.input) for one in part} for part in (found.preferences, found.preferences_dev)]
+    for of in (0, 1):
+        assert not {pair[of] for pair in sides[0]} & {pair[of] for pair in sides[1]}
+    assert 8 <= len(found.preferences_dev) <= 24
+    assert judged(tmp_path, rows, group="group") == found
+    assert found.notes == ()
+
+
+def test_where_groups_are_few_and_large_single_prompts_are_kept_back_and_that_is_told(tmp_path: Path) -> None:
+    found = judged(tmp_path, pairs(40, groups=2), group="group")
+    assert (len(found.preferences), len(found.preferences_dev)) == (64, 16)
+    (note,) = found.notes
+    assert note.startswith("0 inputs and 2 groups of preferences_dev also stand in preferences: what is measured on")
+
+
+def test_preferences_without_the_groups_of_the_data_are_told(tmp_path: Path) -> None:
+    (note,) = judged(tmp_path, pairs(5), group="group").notes
+    assert note.startswith("preferences: no row has a field 'group' (data.group), so groups that are shared with")
+
+
+def test_what_a_file_of_preferences_to_measure_by_shares_with_the_others_is_told(tmp_path: Path) -> None:
+    (note,) = judged(tmp_path, pairs(5), pairs(2)).notes
+    assert note.startswith("2 inputs and 0 groups of preferences_dev also stand in preferences: what is measured on")
+    other = [{"prompt": "Is it open?", "chosen": "yes", "rejected": "no"}]
+    assert judged(tmp_path, pairs(5), other).notes == ()
+
+
+# -------------------------------------------------------------------------------------------- text to pretrain on
 
 
 def test_what_is_allowed_in_the_documents_is_not_allowed_in_the_text(tmp_path: Path) -> None:

@@ -49,6 +49,21 @@ def test_the_preferences_of_one_prompt_share_a_group(tmp_path: Path) -> None:
     assert len({one.id for one in found}) == 4
 
 
+def test_the_field_that_the_data_names_is_their_group_and_one_prompt_is_one_elsewhere(tmp_path: Path) -> None:
+    rows = [{"prompt": prompt, "chosen": "a", "rejected": "b"} for prompt in ("Why?", "Why?", "How?", "Who?")]
+    load(tmp_path, rows[0], rows[1], rows[2] | {"meta": {"topic": 7}}, rows[3] | {"meta": {"topic": None}})
+    found = preferences.load(str(tmp_path / "prefs.jsonl"), group=("subject", "meta.topic"))
+    assert (found[0].group, found[2].group) == (found[1].group, "7")
+    assert len({one.group for one in found}) == 3
+    assert [one.group == preferences.question(one).id for one in found] == [True, True, False, True]
+
+
+def test_a_row_of_two_groups_is_refused_with_its_line(tmp_path: Path) -> None:
+    load(tmp_path, {"prompt": "Why?", "chosen": "a", "rejected": "b", "topic": ["x", "y"]})
+    with pytest.raises(DataError, match=r"prefs\.jsonl:1: 'topic' holds 2 values; a row has one group"):
+        preferences.load(str(tmp_path / "prefs.jsonl"), group="topic")
+
+
 def test_every_broken_row_is_told_with_its_line(tmp_path: Path) -> None:
     with pytest.raises(DataError) as raised:
         load(
