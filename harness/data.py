@@ -109,7 +109,9 @@ def _preferences(spec: DataSpec, notes: list[str]) -> tuple[tuple[Preference, ..
     """The preferences to train on and those kept from training."""
 
     def read_in(source: str, role: str) -> tuple[Preference, ...]:
-        return preferences.load(source, spec.input, role, _group_names(spec))
+        found, about = preferences.load(source, spec.input, role, _group_names(spec))
+        notes.extend(about)
+        return found
 
     return _with_dev(spec, "preferences", read_in, preferences.question, notes)
 

@@ -373,6 +373,12 @@ def test_a_share_of_preferences_is_kept_back_in_whole_groups_and_prompts(tmp_pat
     assert found.notes == ()
 
 
+def test_system_turns_that_are_left_out_of_preferences_are_told_with_the_results(tmp_path: Path) -> None:
+    turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Is it open?"}]
+    found = judged(tmp_path, [*pairs(5), {"prompt": turns, "chosen": "yes", "rejected": "no"}])
+    assert found.notes == ("preferences: the system turns of 1 row are left out: each variant's prompt writes its own",)
+
+
 def test_where_groups_are_few_and_large_single_prompts_are_kept_back_and_that_is_told(tmp_path: Path) -> None:
     found = judged(tmp_path, pairs(40, groups=2), group="group")
     assert (len(found.preferences), len(found.preferences_dev)) == (64, 16)
