@@ -224,11 +224,14 @@ def _splits(spec: DataSpec) -> dict[str, list[Example]]:
 
 
 def _of_task(splits: dict[str, list[Example]], task: str) -> dict[str, list[Example]]:
-    """The examples of a task, with its name as their first tag; ids and groups are its own."""
+    """The examples of a task, with its name as their first tag, and before their ids. A group that the data name keeps
+    its name: the customer 7 of one task is that of another, and held out from all of them."""
 
     def named(example: Example) -> Example:
         tags = tuple(dict.fromkeys((task, *example.tags)))
-        return replace(example, id=f"{task}/{example.id}", group=f"{task}/{example.group}", tags=tags)
+        name = f"{task}/{example.id}"
+        group = name if example.group == example.id else example.group
+        return replace(example, id=name, group=group, tags=tags)
 
     return {name: list(map(named, part)) for name, part in splits.items()}
 

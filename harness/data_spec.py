@@ -49,7 +49,7 @@ class LeakRules(Table):
 
 class Task(Table):
     """A `[[data.task]]` table: one of several data sets. Its rows get the task's name as a tag, and as the beginning of
-    their id and group. What it does not name is as in `[data]`, the splits apart."""
+    their id. What it does not name is as in `[data]`, the splits apart."""
 
     name: str = Field(min_length=1)
     """The task's name: the tag of its rows, by which `harness slices` tells their scores apart."""
@@ -66,7 +66,7 @@ class Task(Table):
     target: Column = "target"
     """The field with the accepted answer."""
     group: Column = None
-    """The field whose equal values are never split across train and held-out."""
+    """The field whose equal values are never split across train and held-out, those of other tasks included."""
     tags: Column = None
     """The field with further tags."""
     id: Column = None

@@ -511,6 +511,28 @@ def test_a_held_out_example_of_one_task_in_the_train_split_of_another_is_a_leak(
         data.load(DataSpec.model_validate({"task": tasks}))
 
 
+def test_a_group_is_the_same_in_every_task(tmp_path: Path) -> None:
+    held = jsonl(tmp_path / "a.jsonl", [{"input": "Where is it?", "target": "here", "customer": 7}])
+    train = jsonl(tmp_path / "b.jsonl", [{"input": "Sell me more.", "target": "sales", "by": {"customer": "7"}}])
+    tasks: list[dict[str, object]] = [
+        {"name": "answers", "heldout": held, "group": "customer"},
+        {"name": "triage", "train": train, "group": "by.customer"},
+    ]
+    with pytest.raises(LeakError, match=r"group  '7': 1 in heldout \(answers/.*\), 1 in train \(triage/"):
+        data.load(DataSpec.model_validate({"task": tasks}))
+    del tasks[0]["group"]
+    (example,) = data.load(DataSpec.model_validate({"task": tasks})).heldout
+    assert example.group == example.id
+
+
+def test_a_preference_may_have_the_group_of_any_task(tmp_path: Path) -> None:
+    held = jsonl(tmp_path / "a.jsonl", [{"input": "Where is it?", "target": "here", "customer": 7}])
+    judged = [{"prompt": f"Who is {n}?", "chosen": "a", "rejected": "b", "customer": n} for n in range(9)]
+    tasks = [{"name": "answers", "heldout": held, "group": "customer"}]
+    with pytest.raises(LeakError, match=r"group  '7': .* in preferences"):
+        data.load(DataSpec.model_validate({"preferences": jsonl(tmp_path / "p.jsonl", judged), "task": tasks}))
+
+
 def test_tasks_stand_beside_the_data_of_their_own(tmp_path: Path) -> None:
     held = jsonl(tmp_path / "held.jsonl", numbered(3))
     more = jsonl(tmp_path / "more.jsonl", [{"input": "quite another thing", "target": "yes"}])
