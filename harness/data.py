@@ -91,10 +91,10 @@ def load(spec: DataSpec, *, refuse: bool = True) -> Dataset:
     answered = leaks.answered(splits["heldout"], documents) if documents else (0, 0)
     if text:
         learned_answers = leaks.answered(splits["heldout"], text)
-        notes += _answers(*learned_answers, "text", "variants that pretrain on it have read them")
+        notes += _answers(*learned_answers, "text", "variants that pretrain on it learn them")
     if documents:
         # Without `text` it is the documents that a `pretrain` stage learns.
-        also = "" if text else ", but a variant that pretrains on the documents has read them"
+        also = "" if text else "; a variant that pretrains on the documents would learn them"
         notes += _answers(*answered, "documents", f"wanted for retrieval{also}")
         splits = _with_known_sources(splits, {document.id for document in documents}, spec, notes)
     train, dev, heldout = (tuple(splits[name]) for name in SPLITS)

@@ -414,9 +414,9 @@ def test_whether_answers_are_read_or_learned_is_told(tmp_path: Path) -> None:
     heldout = jsonl(tmp_path / "heldout.jsonl", [{"input": LONG_QUESTION, "target": "six weeks"}])
     pages = jsonl(tmp_path / "pages.jsonl", [{"id": "a", "text": "Ordering takes six weeks."}])
     told = "1 of 1 held-out answers stand word for word in the"
-    learned = f"{told} text (variants that pretrain on it have read them)"
+    learned = f"{told} text (variants that pretrain on it learn them)"
     assert data.load(DataSpec(heldout=heldout, documents=pages)).notes == (
-        f"{told} documents (wanted for retrieval, but a variant that pretrains on the documents has read them)",
+        f"{told} documents (wanted for retrieval; a variant that pretrains on the documents would learn them)",
     )
     assert data.load(DataSpec(heldout=heldout, text=pages)).notes == (learned,)
     assert data.load(DataSpec(heldout=heldout, text=pages, documents=pages)).notes == (
