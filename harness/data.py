@@ -10,17 +10,18 @@ examples, one file becomes splits, and everything gets its fingerprint.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from harness import conversations, leaks, preferences
 from harness.data_spec import COLUMNS, SPLITS, DataSpec, Named
 from harness.documents import load as load_documents
 from harness.errors import DataError, did_you_mean
+from harness.fields import field_of, follow, texts
 from harness.figures import counted
 from harness.leaks import Leaks, Rules
 from harness.readers import Row, Rows, raise_faults, read
@@ -29,6 +30,7 @@ from harness.records import Conversation, Document, Example, Preference, digest
 MORE = ("preferences", "preferences_dev", "text", "conversations", "conversations_dev")
 """Parts that few data sets have."""
 
+T = TypeVar("T")
 Part = Sequence[Example] | Sequence[Document] | Sequence[Preference] | Sequence[Conversation]
 
 
@@ -69,25 +71,31 @@ def load(spec: DataSpec, *, refuse: bool = True) -> Dataset:
     splits = _splits(spec)
     documents, about = load_documents(spec.documents) if spec.documents is not None else ((), ())
     text, about_text = load_documents(spec.text) if spec.text is not None else ((), ())
-    pairs, pairs_dev = _preferences(spec)
+    about_learned: list[str] = []
+    pairs, pairs_dev = _preferences(spec, about_learned)
     learned = {"train": splits["train"], "dev": splits["dev"]}
     if pairs or pairs_dev:
-        learned["preferences"] = _as_examples([*pairs, *pairs_dev])
-    talks, talks_dev = _conversations(spec)
+        learned["preferences"] = preferences.as_examples([*pairs, *pairs_dev])
+    talks, talks_dev = _conversations(spec, about_learned)
     if talks or talks_dev:
-        learned["conversations"] = _asked([*talks, *talks_dev])
-    found = leaks.find(splits["heldout"], learned, [*documents, *text], _rules(spec, search=True))
+        learned["conversations"] = conversations.as_examples([*talks, *talks_dev])
+    found = leaks.find(splits["heldout"], learned, documents, _rules(spec, search=True), text=text)
     if refuse:
         found.refuse()
-    notes = [*found.notes, *_shared_with_dev(splits), *about, *about_text]
+    notes = [*found.notes, *_shared_with_dev(splits), *about_learned, *about, *about_text]
     for name in SPLITS:
         limit = getattr(spec, f"{name}_limit")
         if limit is not None and limit < len(splits[name]):
             notes.append(f"{name}: {limit} of {len(splits[name])} rows, drawn with seed {spec.seed}")
             splits[name] = _sample(splits[name], limit, spec.seed)
     answered = leaks.answered(splits["heldout"], documents) if documents else (0, 0)
+    if text:
+        learned_answers = leaks.answered(splits["heldout"], text)
+        notes += _answers(*learned_answers, "text", "variants that pretrain on it learn them")
     if documents:
-        notes += _answers(*answered)
+        # Without `text` it is the documents that a `pretrain` stage learns.
+        also = "" if text else "; a variant that pretrains on the documents would learn them"
+        notes += _answers(*answered, "documents", f"wanted for retrieval{also}")
         splits = _with_known_sources(splits, {document.id for document in documents}, spec, notes)
     train, dev, heldout = (tuple(splits[name]) for name in SPLITS)
     parts: dict[str, Part] = {"train": train, "dev": dev, "heldout": heldout, "documents": documents}
@@ -97,37 +105,71 @@ def load(spec: DataSpec, *, refuse: bool = True) -> Dataset:
     return Dataset(train, dev, heldout, documents, fingerprints, tuple(notes), found, answered, **more)
 
 
-def _preferences(spec: DataSpec) -> tuple[tuple[Preference, ...], tuple[Preference, ...]]:
+def _preferences(spec: DataSpec, notes: list[str]) -> tuple[tuple[Preference, ...], tuple[Preference, ...]]:
     """The preferences to train on and those kept from training."""
-    if spec.preferences is None:
-        return (), ()
-    found = preferences.load(spec.preferences, spec.input)
-    if isinstance(spec.preferences_dev, str):
-        return found, preferences.load(spec.preferences_dev, spec.input, "preferences_dev")
-    back = preferences.divide((one.group for one in found), spec.preferences_dev or 0.0, spec.seed)
-    return tuple(one for one in found if one.group not in back), tuple(one for one in found if one.group in back)
+
+    def read_in(source: str, role: str) -> tuple[Preference, ...]:
+        found, about = preferences.load(source, spec.input, role, _group_names(spec))
+        notes.extend(about)
+        return found
+
+    return _with_dev(spec, "preferences", read_in, preferences.question, notes)
 
 
-def _conversations(spec: DataSpec) -> tuple[tuple[Conversation, ...], tuple[Conversation, ...]]:
+def _conversations(spec: DataSpec, notes: list[str]) -> tuple[tuple[Conversation, ...], tuple[Conversation, ...]]:
     """The conversations to train on and those kept from training."""
-    if spec.conversations is None:
+
+    def read_in(source: str, role: str) -> tuple[Conversation, ...]:
+        return conversations.load(source, role, _group_names(spec))
+
+    return _with_dev(spec, "conversations", read_in, conversations.question, notes)
+
+
+def _with_dev(
+    spec: DataSpec,
+    part: str,
+    read_in: Callable[[str, str], tuple[T, ...]],
+    question: Callable[[T], Example],
+    notes: list[str],
+) -> tuple[tuple[T, ...], tuple[T, ...]]:
+    """The rows of `part` to train on, and those to measure by: a file of their own, or a share."""
+    source, dev = getattr(spec, part), getattr(spec, f"{part}_dev")
+    if source is None:
         return (), ()
-    found = conversations.load(spec.conversations)
-    if isinstance(spec.conversations_dev, str):
-        return found, conversations.load(spec.conversations_dev, "conversations_dev")
-    back = preferences.divide((one.id for one in found), spec.conversations_dev or 0.0, spec.seed)
-    return tuple(one for one in found if one.id not in back), tuple(one for one in found if one.id in back)
+    train = read_in(source, part)
+    if isinstance(dev, str):
+        back = read_in(dev, f"{part}_dev")
+    else:
+        kept = _kept_back(list(map(question, train)), dev or 0.0, spec.seed)
+        back = tuple(train[i] for i in sorted(kept))
+        train = tuple(one for i, one in enumerate(train) if i not in kept)
+    notes += _about(part, list(map(question, train)), list(map(question, back)), _group_names(spec))
+    return train, back
 
 
-def _asked(found: Iterable[Conversation]) -> list[Example]:
-    """What users say in conversations, each once, for the search for leaks."""
-    said = ((one.id, turn["content"]) for one in found for turn in one.messages if turn["role"] == "user")
-    return [Example(id=name, input=text, group=name) for name, text in said if text.strip()]
+def _group_names(spec: DataSpec) -> tuple[str, ...] | None:
+    """The fields that hold groups in `[data]` and its tasks: preferences and conversations may have any of them."""
+    named = [column for column in (spec.group, *(task.group for task in spec.tasks)) if column is not None]
+    fields = [field for column in named for field in ((column,) if isinstance(column, str) else column)]
+    return tuple(dict.fromkeys(fields)) or None
 
 
-def _as_examples(found: Iterable[Preference]) -> list[Example]:
-    """Each input once, for the search for leaks."""
-    return list({one.input: Example(id=one.id, input=one.input, group=one.id) for one in found}.values())
+def _about(part: str, train: list[Example], dev: list[Example], group: Named | None) -> list[str]:
+    """What a reader should know of preferences or conversations: what those kept back share with the others, and
+    whether their groups can be compared with held-out's."""
+    notes = []
+    inputs, groups = leaks.shared(train, dev)
+    if inputs or groups:
+        notes.append(
+            f"{inputs} inputs and {groups} groups of {part}_dev also stand in {part}: what is measured on them may be "
+            "memory, and training may stop too late"
+        )
+    if group is not None and all(example.group == example.id for example in (*train, *dev)):
+        notes.append(
+            f"{part}: no row has a field {_either(group)} (data.group), so groups that are shared with held-out "
+            "cannot be seen there"
+        )
+    return notes
 
 
 def _rules(spec: DataSpec, *, search: bool = False) -> Rules:
@@ -152,13 +194,11 @@ def _shared_with_dev(splits: dict[str, list[Example]]) -> list[str]:
     return [f"{inputs} inputs and {groups} groups of dev also stand in train: training may stop too late"]
 
 
-def _answers(present: int, of: int) -> list[str]:
-    """Held-out answers in the documents are what retrieval is for: a figure, not a leak."""
+def _answers(present: int, of: int, part: str, meaning: str) -> list[str]:
+    """Held-out answers in what is read: a figure, not a leak, since answers may be common words."""
     if not of:
         return []
-    return [
-        f"{present:,} of {of:,} held-out answers stand word for word in the documents (wanted for retrieval, no leak)"
-    ]
+    return [f"{present:,} of {of:,} held-out answers stand word for word in the {part} ({meaning})"]
 
 
 def fingerprint(rows: Iterable[Example | Document | Preference | Conversation]) -> str:
@@ -184,11 +224,14 @@ def _splits(spec: DataSpec) -> dict[str, list[Example]]:
 
 
 def _of_task(splits: dict[str, list[Example]], task: str) -> dict[str, list[Example]]:
-    """The examples of a task, with its name as their first tag; ids and groups are its own."""
+    """The examples of a task, with its name as their first tag, and before their ids. A group that the data name keeps
+    its name: the customer 7 of one task is that of another, and held out from all of them."""
 
     def named(example: Example) -> Example:
         tags = tuple(dict.fromkeys((task, *example.tags)))
-        return replace(example, id=f"{task}/{example.id}", group=f"{task}/{example.group}", tags=tags)
+        name = f"{task}/{example.id}"
+        group = name if example.group == example.id else example.group
+        return replace(example, id=name, group=group, tags=tags)
 
     return {name: list(map(named, part)) for name, part in splits.items()}
 
@@ -246,28 +289,41 @@ def split(
     taken in an order that the seed and their own names decide: adding or moving rows elsewhere in the file changes
     little. A group is left to a later part where it would bring the share further from what was asked.
     """
-    bundles = sorted(_bundles(examples, rules), key=lambda bundle: _draw(seed, min(examples[i].id for i in bundle)))
+    # Bundles are rows that must not be cut apart.
+    bundles = _drawn(examples, leaks.alike(examples, rules), seed)
     part_of = [""] * len(examples)
     for name, share in shares.items():
-        wanted, count = share * len(examples), 0
-        left = []
-        for bundle in bundles:
-            if abs(count + len(bundle) - wanted) < abs(count - wanted):
-                count += len(bundle)
-                for i in bundle:
-                    part_of[i] = name
-            else:
-                left.append(bundle)
-        bundles = left
+        taken, bundles = _taken(bundles, share * len(examples))
+        for i in itertools.chain(*taken):
+            part_of[i] = name
     parts: dict[str, list[Example]] = {name: [] for name in (*shares, "")}
     for example, name in zip(examples, part_of, strict=True):
         parts[name].append(example)
     return parts
 
 
-def _bundles(examples: Sequence[Example], rules: Rules) -> list[list[int]]:
-    """The rows that must not be cut apart: connected by what `leaks.alike` finds (union-find)."""
-    parent = list(range(len(examples)))
+def _kept_back(rows: Sequence[Example], share: float, seed: int) -> frozenset[int]:
+    """Draw which rows to keep from training, about a `share` of them, never all. What asks the same stays together, and
+    so do the groups that the data name, unless each is so large that none comes near the share. Without such groups it
+    is the share of the questions that counts: at least one is kept, where there are two."""
+    if any(row.group != row.id for row in rows):
+        taken, left = _taken(_drawn(rows, leaks.same(rows, groups=True), seed), share * len(rows))
+        if taken and left:
+            return frozenset(itertools.chain(*taken))
+    bundles = _drawn(rows, leaks.same(rows, groups=False), seed)
+    names = {min(rows[i].id for i in bundle): bundle for bundle in bundles}
+    return frozenset(i for name in preferences.divide(names, share, seed) for i in names[name])
+
+
+def _drawn(rows: Sequence[Example], together: Iterable[tuple[int, int]], seed: int) -> list[list[int]]:
+    """The rows as bundles of those that the pairs of places in `together` connect, in an order that the seed and the
+    ids decide."""
+    return sorted(_connected(len(rows), together), key=lambda bundle: _draw(seed, min(rows[i].id for i in bundle)))
+
+
+def _connected(count: int, pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
+    """The numbers below `count` in sets of those that `pairs` connect (union-find)."""
+    parent = list(range(count))
 
     def root(i: int) -> int:
         while parent[i] != i:
@@ -275,12 +331,25 @@ def _bundles(examples: Sequence[Example], rules: Rules) -> list[list[int]]:
             i = parent[i]
         return i
 
-    for i, j in leaks.alike(examples, rules):
+    for i, j in pairs:
         parent[root(i)] = root(j)
     bundles: dict[int, list[int]] = {}
-    for i in range(len(examples)):
+    for i in range(count):
         bundles.setdefault(root(i), []).append(i)
     return list(bundles.values())
+
+
+def _taken(bundles: Iterable[list[int]], wanted: float) -> tuple[list[list[int]], list[list[int]]]:
+    """Take bundles in their order, about `wanted` rows in all, and leave each that would bring the count further from
+    it. Returns those taken and those left."""
+    count = 0
+    taken: list[list[int]] = []
+    left: list[list[int]] = []
+    for bundle in bundles:
+        nearer = abs(count + len(bundle) - wanted) < abs(count - wanted)
+        (taken if nearer else left).append(bundle)
+        count += len(bundle) if nearer else 0
+    return taken, left
 
 
 def _sample(examples: Sequence[Example], n: int, seed: int) -> list[Example]:
@@ -313,8 +382,8 @@ class _Mapping:
     def examples(self, table: Rows) -> list[Example]:
         spec = self._spec
         named = {name: getattr(spec, name) for name in COLUMNS}
-        fields = {name: _field(table, field) for name, field in named.items()}
-        values = {name: _values(table, path) for name, path in fields.items() if path is not None}
+        fields = {name: field_of(table, field) for name, field in named.items()}
+        values = {name: [follow(row, path) for row in table.rows] for name, path in fields.items() if path is not None}
         _refuse_absent(table, named, values)
         faults: list[str] = []
         examples: list[Example] = []
@@ -344,13 +413,6 @@ class _Mapping:
             number += 1
             unique = f"{name}-{number}"
         return replace(example, id=unique, group=example.group or unique)
-
-
-def _field(table: Rows, named: Named | None) -> str | None:
-    """The field that `named` means in this file: of several the first that a row has."""
-    if named is None or isinstance(named, str):
-        return named
-    return next((field for field in named if any(_follow(row, field) is not None for row in table.rows)), named[0])
 
 
 def _either(named: Named | None) -> str:
@@ -384,33 +446,9 @@ def _nested(row: Row) -> list[str]:
     return [f"{name}.{key}" for name, value in row.items() if isinstance(value, dict) for key in value]
 
 
-def _values(table: Rows, path: str) -> list[Any]:
-    return [_follow(row, path) for row in table.rows]
-
-
-def _follow(value: Any, path: str) -> Any:
-    """Return what lies at a dotted path: a key of a table, a number into a list, or a key of every table in a list.
-
-    A key that holds dots itself is found first. None where there is nothing.
-    """
-    if isinstance(value, dict):
-        if path in value:
-            return value[path]
-        name, _, rest = path.partition(".")
-        return _follow(value[name], rest) if rest and name in value else None
-    if isinstance(value, list | tuple):
-        name, _, rest = path.partition(".")
-        if name.isdecimal():
-            item = value[int(name)] if int(name) < len(value) else None
-            return _follow(item, rest) if rest else item
-        found = [_follow(item, path) for item in value]
-        return [item for item in found if item is not None] or None
-    return None
-
-
 def _example(row: dict[str, Any], fields: dict[str, str | None]) -> Example:
     """Raises ValueError, with the reason, where the row is no example."""
-    inputs = _texts(row["input"], str(fields["input"]))
+    inputs = texts(row["input"], str(fields["input"]))
     if len(inputs) > 1:
         raise ValueError(f"{fields['input']!r} holds {len(inputs)} texts; an example has one input")
     if not inputs or not inputs[0].strip():
@@ -419,11 +457,11 @@ def _example(row: dict[str, Any], fields: dict[str, str | None]) -> Example:
     if fields["target"] is not None:
         # An empty text in a list is an answer: the right one is to say nothing, as in SQuAD v2.0.
         listed = isinstance(row["target"], list | tuple)
-        targets = tuple(text for text in _texts(row["target"], fields["target"]) if listed or text.strip())
+        targets = tuple(text for text in texts(row["target"], fields["target"]) if listed or text.strip())
         if not targets:
             raise ValueError(f"there is no target: {fields['target']!r} is missing or empty")
     several = {
-        name: tuple(text for text in _texts(row.get(name), str(fields[name])) if text)
+        name: tuple(text for text in texts(row.get(name), str(fields[name])) if text)
         for name in ("group", "tags", "id", "source")
     }
     for name in ("group", "id"):
@@ -437,34 +475,6 @@ def _example(row: dict[str, Any], fields: dict[str, str | None]) -> Example:
         tags=several["tags"],
         sources=several["source"],
     )
-
-
-def _texts(value: Any, field: str) -> list[str]:
-    """Return the value as texts, each once. Raises ValueError for what is no text."""
-    if isinstance(value, str):
-        _refuse_surrogates(value, field)
-        return [value]
-    if value is None or (isinstance(value, float) and math.isnan(value)):  # Tables write NaN for nothing.
-        return []
-    if isinstance(value, list | tuple):
-        return list(dict.fromkeys(text for item in value for text in _texts(item, field)))
-    if isinstance(value, dict):
-        paths = ", ".join(f"{field}.{key}" for key in value)
-        raise ValueError(f"{field!r} holds a table; name what is in it: {paths}")
-    if isinstance(value, bool | int | float):
-        return [json.dumps(value)]
-    return [str(value)]
-
-
-def _refuse_surrogates(text: str, field: str) -> None:
-    if text.isascii():
-        return
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"{field!r} holds half a character ({text[error.start]!r}), which is no Unicode text"
-        ) from error
 
 
 # --------------------------------------------------------------------------------------------------------- sources

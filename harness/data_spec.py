@@ -49,7 +49,7 @@ class LeakRules(Table):
 
 class Task(Table):
     """A `[[data.task]]` table: one of several data sets. Its rows get the task's name as a tag, and as the beginning of
-    their id and group. What it does not name is as in `[data]`, the splits apart."""
+    their id. What it does not name is as in `[data]`, the splits apart."""
 
     name: str = Field(min_length=1)
     """The task's name: the tag of its rows, by which `harness slices` tells their scores apart."""
@@ -66,7 +66,7 @@ class Task(Table):
     target: Column = "target"
     """The field with the accepted answer."""
     group: Column = None
-    """The field whose equal values are never split across train and held-out."""
+    """The field whose equal values are never split across train and held-out, those of other tasks included."""
     tags: Column = None
     """The field with further tags."""
     id: Column = None
@@ -100,11 +100,11 @@ class DataSpec(Table):
     preferences: Place | None = None
     """Judged answers for preference learning: pairs, ranked lists, or single answers with a thumb."""
     preferences_dev: Split = 0.2
-    """What of them is kept from training, to measure by: a share of their prompts, or another file."""
+    """What of them is kept from training, to measure by: a share, whole prompts and groups, or another file."""
     conversations: Place | None = None
     """Whole conversations to learn from, calls of tools among them: rows of "messages" and "tools"."""
     conversations_dev: Split = 0.1
-    """What of them is kept from training, to measure by: a share, or another file."""
+    """What of them is kept from training, to measure by: a share, whole groups at a time, or another file."""
     text: Place | None = None
     """Plain text for continued pretraining: a folder or a file of rows, as `documents`, which are taken without it."""
     documents: Place | None = None
@@ -114,7 +114,8 @@ class DataSpec(Table):
     target: Column = "target"
     """The field with the accepted answer, or an array of them. Training and shots need one."""
     group: Column = None
-    """The field whose equal values are never split across train and held-out; clusters for the statistics."""
+    """The field whose equal values are never split across held-out and what is learned (train, dev, preferences,
+    conversations); clusters for the statistics."""
     tags: Column = None
     """The field with tags, by which results can be sliced."""
     id: Column = None

@@ -1,11 +1,12 @@
-"""What a variant must never have learned from: held-out questions that also stand in train, dev or the documents.
+"""What a variant must never have learned from: held-out questions that also stand in what it trains on or reads.
 
-Six kinds, each found exactly (an estimate only proposes):
+Six kinds, each found exactly (an estimate only proposes). The parts are train, dev, preferences, conversations and the
+text of continued pretraining:
 
     exact      the same after `fold`                                            never permitted
-    group      a group of held-out rows in train or dev                         permitted by same_facts
+    group      a group of held-out rows in a part                               permitted by same_facts
     near       at most `similarity` short of the same words (`near.py`)         permitted by same_facts, or allowed
-    embedded   inside a longer row of train or dev, or such a row inside it     allowed
+    embedded   inside a longer row of a part, or such a row inside it           allowed
     documents  word for word in a document, or one of the questions asked there allowed
     meaning    by an embedder, where the spec names one                         permitted by same_facts, or allowed
 
@@ -14,6 +15,7 @@ Shots are drawn from train. Held-out *answers* in the documents are what retriev
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -41,6 +43,8 @@ _SAMPLE = 5_000
 _CITATION = re.compile(r"\s*\[[^\[\]]*\]\s*$")
 # The end may be absent, or a long text without one would be searched from each of its characters.
 _SENTENCE = re.compile(r"[^.!?\n。！？؟]+[.!?\n。！？؟]?")
+_LIKE = 3
+"""Text of more than so many times the characters of the longest held-out input is no copy of one as a whole."""
 _ASKED_LEAST = 12
 """Letters and digits of a question that stands in a document as a sentence of its own: "Where is it?" says nothing."""
 
@@ -144,8 +148,8 @@ class Leaks:
             copies = len({pair.heldout for pair in self.pairs if pair.kind in ("near", "meaning")})
             also = f", {copies} inputs rephrase one of theirs" if copies else ""
             notes.append(
-                f"same_facts: {self.count('group')} of {self.groups} held-out groups also stand in train or dev{also}, "
-                "so these results show memory of known facts, not answers about new ones"
+                f"same_facts: {self.count('group')} of {self.groups} held-out groups also stand in what variants learn "
+                f"from{also}, so these results show memory of known facts, not answers about new ones"
             )
         for kind in KINDS:
             if kind in self.rules.allow and not (self.rules.same_facts and kind in ("near", "meaning")):
@@ -168,13 +172,17 @@ def find(
     parts: Mapping[str, Sequence[Example]],
     documents: Sequence[Document] = (),
     rules: Rules = STRICT,
+    *,
+    text: Sequence[Document] = (),
 ) -> Leaks:
-    """Return every leak between `heldout` and the named `parts` (train, dev, ...) and documents.
+    """Return every leak between `heldout` and the named `parts` (train, dev, ...), the documents to retrieve from and
+    the `text` to pretrain on, which is searched as a part is: it is learned, not read.
 
     Targets and groups without a name may be shared by all. Nothing is raised: see `Leaks.refuse`.
     """
-    found = list(_exact(heldout, parts))
-    search = _Search(heldout, parts, documents, rules, {(pair.heldout, pair.part, pair.other) for pair in found})
+    learned = {**parts, "text": [Example(id=one.id, input=one.text, group=one.id) for one in text]}
+    found = list(_exact(heldout, learned))
+    search = _Search(heldout, learned, documents, rules, {(pair.heldout, pair.part, pair.other) for pair in found})
     found += [*_groups(heldout, parts), *search.near(), *search.embedded(), *search.documents(), *search.meaning()]
     return Leaks(tuple(sorted(found, key=lambda pair: KINDS.index(pair.kind))), rules, len(_by_group(heldout)))
 
@@ -187,16 +195,21 @@ def shared(one: Sequence[Example], other: Sequence[Example]) -> tuple[int, int]:
     return len(inputs), len(_by_group(one).keys() & _by_group(other).keys())
 
 
-def alike(examples: Sequence[Example], rules: Rules) -> Iterator[tuple[int, int]]:
-    """Yield pairs of rows that must not be cut apart: one on each side would be a leak that `rules` do not permit."""
+def same(examples: Sequence[Example], *, groups: bool) -> Iterator[tuple[int, int]]:
+    """Yield pairs of rows with one input (as `fold` leaves it) or, with `groups`, of one group that the data name."""
     first: dict[str, int] = {}
     for i, example in enumerate(examples):
         keys = [f"input {fold(example.input)}"]
-        if example.group != example.id and not rules.same_facts:
+        if groups and example.group != example.id:
             keys.append(f"group {fold(example.group)}")
         for key in keys:
             if (j := first.setdefault(key, i)) != i:
                 yield i, j
+
+
+def alike(examples: Sequence[Example], rules: Rules) -> Iterator[tuple[int, int]]:
+    """Yield pairs of rows that must not be cut apart: one on each side would be a leak that `rules` do not permit."""
+    yield from same(examples, groups=not rules.same_facts)
     search = _Search(examples, {"rows": examples}, (), rules, set())
     if "near" not in rules.permitted:
         yield from ((i, j) for i, j, _ in search.near_copies() if i != j)
@@ -269,10 +282,15 @@ class _Search:
         known: set[tuple[str, str, str]],
     ) -> None:
         self._heldout, self._rules, self._known = heldout, rules, known
-        self._rows = [(part, row) for part, rows in parts.items() for row in rows]
+        rows = [(part, row) for part, rows in parts.items() for row in rows]
+        most = _LIKE * max((len(example.input) for example in heldout), default=0)
+        # Long texts come last and are only looked through, one at a time: a corpus need not fit into memory as words.
+        long = [part == "text" and len(row.input) > most for part, row in rows]
+        self._rows = [row for row, is_long in zip(rows, long, strict=True) if not is_long]
+        self._inputs = [words.of(row.input) for _, row in self._rows]
+        self._rows += [row for row, is_long in zip(rows, long, strict=True) if is_long]
         self._documents = documents
         self._questions = [words.of(example.input) for example in heldout]
-        self._inputs = [words.of(row.input) for _, row in self._rows]
         texts = [*self._questions, *self._inputs]
         self._common = overlap.boilerplate(texts[:: len(texts) // _SAMPLE + 1])
         self._names = Names(self._texts())
@@ -318,30 +336,44 @@ class _Search:
 
     def places(self) -> Iterator[overlap.Place]:
         """Where a held-out input stands in a row, input and targets together, or a row's input in it."""
-        texts = []
-        for text, (_, row) in zip(self._inputs, self._rows, strict=True):
-            mine = overlap.without(text, self._common)
-            targets = (word for target in row.targets for word in words.of(target))
-            texts.append(((*mine, *targets), len(mine)))
-        for place in self._finder.within(texts):
+        for place in self._finder.within(self._learned()):
             if place.similarity == 1 or not self._another(place.index, place.row, place.part, place.there):
                 yield place
 
+    def _learned(self) -> Iterator[tuple[Words, int]]:
+        """The words of each row, input and targets, and how many of them are its input's."""
+        for text, (_, row) in itertools.zip_longest(self._inputs, self._rows):
+            mine = overlap.without(words.of(row.input) if text is None else text, self._common)
+            targets = (word for target in row.targets for word in words.of(target))
+            yield (*mine, *targets), len(mine)
+
     def embedded(self) -> Iterator[Pair]:
+        asked = {
+            key: place for place, (part, row) in enumerate(self._rows) if part == "text" for key in _asked(row.input)
+        }
+        keys = ((i, fold(example.input)) for i, example in enumerate(self._heldout)) if asked else ()
+        found = [(i, -1.0, asked[key], False) for i, key in keys if key in asked]
+        found += [(place.index, -place.similarity, place.row, place.held) for place in self.places()]
         seen = set(self._known)
-        for place in sorted(self.places(), key=lambda place: (place.index, -place.similarity)):
-            part, row = self._rows[place.row]
-            example = self._heldout[place.index]
+        for i, similarity, place, held in sorted(found, key=lambda each: each[:2]):
+            part, row = self._rows[place]
+            example = self._heldout[i]
             if not {(example.id, part, row.id), (example.id, part, "")} & seen:
                 seen.add((example.id, part, ""))
-                yield self._pair("embedded", place.index, part, row, place.similarity)
+                within = held or fold(example.input) in fold(row.input)
+                text = row.input if within else "\n".join((row.input, *row.targets))
+                yield self._pair("embedded", i, part, row, -similarity, text)
 
     def documents(self) -> Iterator[Pair]:
         """Held-out inputs that stand in a document, word for word: with an edit they may be the very statement that
         answers a question ("What is the process of ..." and "Construction is the process of ...")."""
         texts = [(overlap.without(_document(document), self._common), 0) for document in self._documents]
         found = {place.index: place.row for place in self._finder.within(texts) if place.similarity == 1}
-        asked = {key: row for row, document in enumerate(self._documents) for key in _asked(document)}
+        asked = {
+            key: row
+            for row, document in enumerate(self._documents)
+            for key in _asked(f"{document.title}\n{document.text}")
+        }
         for i, example in enumerate(self._heldout):
             row = found.get(i, asked.get(fold(example.input)))
             if row is not None:
@@ -355,13 +387,14 @@ class _Search:
 
     def meaning(self) -> Iterator[Pair]:
         """Pairs whose vectors point the same way, where the rules hand in an embedder; the closest row of each part."""
-        if self._rules.embed is None or not self._heldout or not self._rows:
+        if self._rules.embed is None or not self._heldout or not self._inputs:
             return
         import numpy as np
 
         ours = self._rules.embed([example.input for example in self._heldout])
-        theirs = self._rules.embed([row.input for _, row in self._rows])
-        parts = np.array([part for part, _ in self._rows])
+        rows = self._rows[: len(self._inputs)]
+        theirs = self._rules.embed([row.input for _, row in rows])
+        parts = np.array([part for part, _ in rows])
         for part in dict.fromkeys(parts.tolist()):
             places = np.flatnonzero(parts == part)
             for i in range(len(ours)):
@@ -373,22 +406,19 @@ class _Search:
                         yield self._pair("meaning", i, *self._rows[j], float(cosines[place]))
                         break
 
-    def _pair(self, kind: str, i: int, part: str, row: Example, found: float) -> Pair:
+    def _pair(self, kind: str, i: int, part: str, row: Example, found: float, text: str | None = None) -> Pair:
         example = self._heldout[i]
         self._known.add((example.id, part, row.id))
-        text = row.input
-        if kind == "embedded" and len(text) >= len(example.input) and fold(example.input) not in fold(text):
-            text = "\n".join((text, *row.targets))
-        return Pair(kind, example.id, example.input, part, row.id, text, found)
+        return Pair(kind, example.id, example.input, part, row.id, row.input if text is None else text, found)
 
 
 def _document(document: Document) -> Words:
     return (*words.of(document.title), *words.of(document.text))
 
 
-def _asked(document: Document) -> Iterator[str]:
-    """The questions that stand in a document as sentences or headings of their own, folded: short ones too."""
-    for sentence in _SENTENCE.findall(f"{document.title}\n{document.text}"):
+def _asked(text: str) -> Iterator[str]:
+    """The questions that stand in a text as sentences or headings of their own, folded: short ones too."""
+    for sentence in _SENTENCE.findall(text):
         if sentence[-1] in "?？؟":
             key = fold(sentence.lstrip(" \t#>*-+|"))
             if sum(map(str.isalnum, key)) >= _ASKED_LEAST:

@@ -30,13 +30,14 @@ _COMMON = 200
 @dataclass(frozen=True, slots=True)
 class Place:
     """Held-out question `index` and text `row`, of which one stands in the other: `part`, where the other has
-    `there`. From ten words on the two may differ."""
+    `there`. From ten words on the two may differ. `held` says that it is the row that stands in the question."""
 
     index: int
     row: int
     similarity: float
     part: Words
     there: Words
+    held: bool = False
 
 
 class Questions:
@@ -90,7 +91,7 @@ class Questions:
         holders = [self._all.get(run, ()) for run in _runs(words.plain(part))]
         for i in min(holders, key=len):
             if len(self._texts[i]) > len(part) and _stands_in(part, self._texts[i]):
-                yield Place(i, row, 1.0, part, part)
+                yield Place(i, row, 1.0, part, part, held=True)
 
     def _alike(self, part: Words, whole: Words, start: int) -> float:
         """How well `part` stands in `whole` at about `start`, or 0."""

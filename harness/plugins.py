@@ -512,7 +512,7 @@ class TrainJob:
       `Example` as JSON-able values, for metrics, and "completion" is None where it has no target;
     - "preferences": {"id", "messages", "chosen", "rejected", "group"}, the latter two as in `Preference`;
     - "documents": {"id", "text"};
-    - "conversations": {"id", "messages", "tools"}, as in `Conversation`.
+    - "conversations": {"id", "messages", "tools", "group"}, as in `Conversation`.
 
     `model` is the backend's `model_dump()`; `incoming` the artifact of the stage that this one starts from; `out` an
     empty folder for the artifact; `work` a folder for checkpoints that outlives a killed process, so that `fit`

@@ -44,7 +44,8 @@ class Example:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preference:
     """One judgement of answers to one input: `chosen` is better than `rejected`. Where one of them is None the other
-    was judged alone, a thumb up or down. The pairs of one ranked list share their `group`."""
+    was judged alone, a thumb up or down. `group` is the one that the data name, or one for each input, which the pairs
+    of a ranked list share."""
 
     id: str
     input: str
@@ -56,11 +57,13 @@ class Preference:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conversation:
     """A conversation to learn from, as OpenAI's API has them: messages {"role", "content"}, those of the assistant with
-    "tool_calls" where it calls tools, those of the role "tool" with what these gave. `tools` describes them."""
+    "tool_calls" where it calls tools, those of the role "tool" with what these gave. `tools` describes them. Where the
+    data name no `group`, it is the id."""
 
     id: str
     messages: tuple[dict[str, Any], ...]
     tools: tuple[dict[str, Any], ...] = ()
+    group: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,7 +25,7 @@ for rank, names in enumerate(
         ("models", "artifacts", "_bottleneck", "adapted", "chat", "plugins", "rows", "replies", "leaks", "readers"),
         FAMILIES,
         ("shape", "layers", "step"),
-        ("data_spec", "decode", "stages"),
+        ("data_spec", "decode", "stages", "fields"),
         ("spec", "snapshot", "documents", "preferences", "conversations"),
         ("schema", "data", "store", "board"),
         (

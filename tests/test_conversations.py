@@ -82,6 +82,50 @@ def test_a_share_is_kept_from_training_or_another_file(tmp_path: Path) -> None:
     assert (len(other.conversations), len(other.conversations_dev)) == (20, 1)
 
 
+def test_a_conversation_of_a_held_out_group_is_a_leak(tmp_path: Path) -> None:
+    held = spec(tmp_path, group="topic")
+    write(tmp_path, {"input": "What does it cost?", "target": "49", "topic": "prices"}, name="heldout.jsonl")
+    (note,) = data.load(held).notes
+    assert note.startswith("conversations: no row has a field 'topic' (data.group)")
+    write(tmp_path, *talks(20), {"messages": TALK, "topic": "prices"})
+    with pytest.raises(LeakError, match=r"group  'prices': .* in conversations"):
+        data.load(held)
+
+
+@pytest.mark.parametrize("turn", [0, 1, 2, 3, 4])
+def test_a_held_out_question_in_any_turn_is_a_leak(turn: int, tmp_path: Path) -> None:
+    question = "What does the large kettle with the thin spout cost in spring?"
+    held = spec(tmp_path)
+    write(tmp_path, {"input": question, "target": "49"}, name="heldout.jsonl")
+    told = f"Please look for this now: {question} Thanks."
+    call = {"function": {"name": "search", "arguments": {"query": told}}}
+    changed = TALK[turn] | ({"tool_calls": [call]} if turn == 2 else {"content": told})
+    write(tmp_path, *talks(20), {"messages": [*TALK[:turn], changed, *TALK[turn + 1 :]]})
+    with pytest.raises(LeakError, match=r"embedded .* in conversations"):
+        data.load(held)
+    without_user = [message for message in (*TALK[:turn], changed, *TALK[turn + 1 :]) if message["role"] != "user"]
+    write(tmp_path, *talks(20), {"messages": without_user})
+    if turn != 1:
+        with pytest.raises(LeakError, match=r"embedded .* in conversations"):
+            data.load(held)
+
+
+def test_what_those_to_measure_by_share_with_the_others_is_told(tmp_path: Path) -> None:
+    write(tmp_path, talks(3)[2], {"messages": TALK}, name="dev.jsonl")
+    (note,) = data.load(spec(tmp_path, conversations_dev=str(tmp_path / "dev.jsonl"))).notes
+    assert note.startswith("1 inputs and 0 groups of conversations_dev also stand in conversations")
+
+
+def test_a_share_is_kept_back_in_whole_groups(tmp_path: Path) -> None:
+    held = spec(tmp_path, group="topic")
+    write(tmp_path, {"input": "What does it cost?", "target": "49", "topic": "prices"}, name="heldout.jsonl")
+    write(tmp_path, *(talk | {"topic": n % 10} for n, talk in enumerate(talks(40))))
+    found = data.load(held)
+    assert len(found.conversations_dev) == 4
+    assert len({one.group for one in found.conversations_dev}) == 1
+    assert not {one.group for one in found.conversations_dev} & {one.group for one in found.conversations}
+
+
 def test_a_held_out_question_that_a_user_asks_in_one_is_a_leak(tmp_path: Path) -> None:
     write(tmp_path, {"input": "number 7", "target": "7"}, name="heldout.jsonl")
     held = spec(tmp_path)

@@ -325,7 +325,107 @@ def test_of_several_field_names_each_file_has_its_own(tmp_path: Path) -> None:
         data.load(DataSpec(heldout=heldout, input="text", target=("label_txt", "kind")))
 
 
-# --------------------------------------------------------------------------------------------------------- sources
+# ----------------------------------------------------------------------------------------------------- preferences
+
+LONG_QUESTION = "How many weeks does a repair of the grinder take when a part has to be ordered first?"
+
+
+def pairs(n: int, groups: int | None = None) -> list[dict[str, object]]:
+    """Two pairs for each of `n` prompts, which have one group in so many."""
+    rows = [{"prompt": f"Who sells item {i}?", "chosen": "we do", "rejected": "x"} for i in range(n)]
+    rows = [row | ({} if groups is None else {"group": f"g{i % groups}"}) for i, row in enumerate(rows)]
+    return [row | {"rejected": rejected} for row in rows for rejected in ("they do", "nobody")]
+
+
+def judged(folder: Path, rows: Sequence[object], dev: Sequence[object] | float = 0.2, **settings: Any) -> Dataset:
+    heldout = jsonl(folder / "heldout.jsonl", [{"input": LONG_QUESTION, "target": "six", "group": "repairs"}])
+    file = jsonl(folder / "prefs.jsonl", rows)
+    more = dev if isinstance(dev, float) else jsonl(folder / "prefs_dev.jsonl", dev)
+    return data.load(DataSpec(heldout=heldout, preferences=file, preferences_dev=more, **settings))
+
+
+def test_a_preference_of_a_held_out_group_is_a_leak(tmp_path: Path) -> None:
+    rows = [*pairs(5), {"prompt": "Is it broken?", "chosen": "no", "rejected": "yes", "group": "repairs"}]
+    judged(tmp_path, rows)
+    with pytest.raises(LeakError, match=r"group  'repairs': 1 in heldout \(.*\), 1 in preferences \("):
+        judged(tmp_path, rows, group="group")
+    with pytest.raises(LeakError, match="in preferences"):
+        judged(tmp_path, pairs(5), rows, group="group")
+    assert judged(tmp_path, rows, group="group", same_facts=True).leaks.counts == {"group": 1}
+
+
+@pytest.mark.parametrize("answer", ["chosen", "rejected"])
+def test_a_held_out_question_in_an_answer_of_a_preference_is_a_leak(answer: str, tmp_path: Path) -> None:
+    row = {"prompt": "Hi", "chosen": "a", "rejected": "b"} | {answer: f"You would like to know: {LONG_QUESTION} Well."}
+    with pytest.raises(LeakError, match=r"embedded .* in preferences"):
+        judged(tmp_path, [*pairs(5), row])
+
+
+def test_a_share_of_preferences_is_kept_back_in_whole_groups_and_prompts(tmp_path: Path) -> None:
+    rows = pairs(40, groups=10)
+    rows[0]["group"], rows[2]["group"] = "g1", "g2"  # Prompts whose pairs are of two groups bind these together.
+    found = judged(tmp_path, rows, group="group")
+    sides = [{(one.group, one.input) for one in part} for part in (found.preferences, found.preferences_dev)]
+    for of in (0, 1):
+        assert not {pair[of] for pair in sides[0]} & {pair[of] for pair in sides[1]}
+    assert 8 <= len(found.preferences_dev) <= 24
+    assert judged(tmp_path, rows, group="group") == found
+    assert found.notes == ()
+
+
+def test_system_turns_that_are_left_out_of_preferences_are_told_with_the_results(tmp_path: Path) -> None:
+    turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Is it open?"}]
+    found = judged(tmp_path, [*pairs(5), {"prompt": turns, "chosen": "yes", "rejected": "no"}])
+    assert found.notes == ("preferences: the system turns of 1 row are left out: each variant's prompt writes its own",)
+
+
+def test_where_groups_are_few_and_large_single_prompts_are_kept_back_and_that_is_told(tmp_path: Path) -> None:
+    found = judged(tmp_path, pairs(40, groups=2), group="group")
+    assert (len(found.preferences), len(found.preferences_dev)) == (64, 16)
+    (note,) = found.notes
+    assert note.startswith("0 inputs and 2 groups of preferences_dev also stand in preferences: what is measured on")
+
+
+def test_preferences_without_the_groups_of_the_data_are_told(tmp_path: Path) -> None:
+    (note,) = judged(tmp_path, pairs(5), group="group").notes
+    assert note.startswith("preferences: no row has a field 'group' (data.group), so groups that are shared with")
+
+
+def test_what_a_file_of_preferences_to_measure_by_shares_with_the_others_is_told(tmp_path: Path) -> None:
+    (note,) = judged(tmp_path, pairs(5), pairs(2)).notes
+    assert note.startswith("2 inputs and 0 groups of preferences_dev also stand in preferences: what is measured on")
+    other = [{"prompt": "Is it open?", "chosen": "yes", "rejected": "no"}]
+    assert judged(tmp_path, pairs(5), other).notes == ()
+
+
+# -------------------------------------------------------------------------------------------- text to pretrain on
+
+
+def test_what_is_allowed_in_the_documents_is_not_allowed_in_the_text(tmp_path: Path) -> None:
+    heldout = jsonl(tmp_path / "heldout.jsonl", [{"input": LONG_QUESTION, "target": "six weeks"}])
+    pages = jsonl(tmp_path / "pages.jsonl", [{"id": "faq", "text": f"You asked. {LONG_QUESTION} It takes six weeks."}])
+    allowed: dict[str, Any] = {"heldout": heldout, "leaks": {"allow": ["documents"]}}
+    assert data.load(DataSpec(**allowed, documents=pages)).leaks.counts == {"documents": 1}
+    with pytest.raises(LeakError, match=r"in text '.*' \(id faq\)"):
+        data.load(DataSpec(**allowed, text=pages))
+
+
+def test_whether_answers_are_read_or_learned_is_told(tmp_path: Path) -> None:
+    heldout = jsonl(tmp_path / "heldout.jsonl", [{"input": LONG_QUESTION, "target": "six weeks"}])
+    pages = jsonl(tmp_path / "pages.jsonl", [{"id": "a", "text": "Ordering takes six weeks."}])
+    told = "1 of 1 held-out answers stand word for word in the"
+    learned = f"{told} text (variants that pretrain on it learn them)"
+    assert data.load(DataSpec(heldout=heldout, documents=pages)).notes == (
+        f"{told} documents (wanted for retrieval; a variant that pretrains on the documents would learn them)",
+    )
+    assert data.load(DataSpec(heldout=heldout, text=pages)).notes == (learned,)
+    assert data.load(DataSpec(heldout=heldout, text=pages, documents=pages)).notes == (
+        learned,
+        f"{told} documents (wanted for retrieval)",
+    )
+
+
+# ----------------------------------------------------------------------------------------------------------- tasks
 
 
 def test_a_source_that_is_no_document_is_left_out_and_noted(tmp_path: Path) -> None:
@@ -409,6 +509,28 @@ def test_a_held_out_example_of_one_task_in_the_train_split_of_another_is_a_leak(
     ]
     with pytest.raises(LeakError, match="train"):
         data.load(DataSpec.model_validate({"task": tasks}))
+
+
+def test_a_group_is_the_same_in_every_task(tmp_path: Path) -> None:
+    held = jsonl(tmp_path / "a.jsonl", [{"input": "Where is it?", "target": "here", "customer": 7}])
+    train = jsonl(tmp_path / "b.jsonl", [{"input": "Sell me more.", "target": "sales", "by": {"customer": "7"}}])
+    tasks: list[dict[str, object]] = [
+        {"name": "answers", "heldout": held, "group": "customer"},
+        {"name": "triage", "train": train, "group": "by.customer"},
+    ]
+    with pytest.raises(LeakError, match=r"group  '7': 1 in heldout \(answers/.*\), 1 in train \(triage/"):
+        data.load(DataSpec.model_validate({"task": tasks}))
+    del tasks[0]["group"]
+    (example,) = data.load(DataSpec.model_validate({"task": tasks})).heldout
+    assert example.group == example.id
+
+
+def test_a_preference_may_have_the_group_of_any_task(tmp_path: Path) -> None:
+    held = jsonl(tmp_path / "a.jsonl", [{"input": "Where is it?", "target": "here", "customer": 7}])
+    judged = [{"prompt": f"Who is {n}?", "chosen": "a", "rejected": "b", "customer": n} for n in range(9)]
+    tasks = [{"name": "answers", "heldout": held, "group": "customer"}]
+    with pytest.raises(LeakError, match=r"group  '7': .* in preferences"):
+        data.load(DataSpec.model_validate({"preferences": jsonl(tmp_path / "p.jsonl", judged), "task": tasks}))
 
 
 def test_tasks_stand_beside_the_data_of_their_own(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_same_facts_permits_groups_and_rephrasings_with_a_note() -> None:
     result.refuse()
     assert set(result.counts) == {"group", "near"}
     (note,) = result.notes
-    assert note.startswith("same_facts: 1 of 2 held-out groups also stand in train or dev, 1 inputs rephrase one")
+    assert note.startswith("same_facts: 1 of 2 held-out groups also stand in what variants learn from, 1 inputs rephr")
     assert {pair.kind for pair in found(heldout, train).blocking} == {"group", "near"}
 
 
@@ -251,6 +251,11 @@ def test_a_row_that_is_the_question_of_a_longer_input_is_refused() -> None:
     assert "holds train" in said(result)
 
 
+def test_a_question_in_the_answer_to_a_short_one_is_told_with_the_answer() -> None:
+    (pair,) = found([example("h", QUESTION)], [example("t", "Hi", targets=(f"You asked: {QUESTION}",))]).pairs
+    assert "(id h) in train 'Hi\nYou asked: How many weeks" in str(pair).replace("\\n", "\n")
+
+
 def test_short_phrases_inside_longer_rows_are_no_leak() -> None:
     train = [example("t", f"{LONG} I lost my card. Where is it? {LONG}")]
     assert found([example("h", "lost my card"), example("i", "Where is it?")], train).pairs == ()
@@ -312,6 +317,46 @@ def test_answers_in_the_documents_are_counted_and_no_leak() -> None:
     ]
     assert leaks.answered(heldout, documents) == (2, 3)
     assert leaks.find(heldout, {}, documents).pairs == ()
+
+
+# ------------------------------------------------------------------------------------------- text to pretrain on
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        (QUESTION.upper(), "exact"),
+        (EDITED, "near"),
+        (f"{LONG} {EDITED} {LONG}", "embedded"),
+        (f"{LONG} {QUESTION} {LONG * 20}", "embedded"),
+        (f"{LONG * 20} {EDITED}", "embedded"),
+    ],
+)
+def test_text_to_pretrain_on_is_searched_as_what_is_learned(text: str, kind: str) -> None:
+    heldout, text_part = [example("h", QUESTION)], [Document(id="d", text=LONG), Document(id="page", text=text)]
+    result = leaks.find(heldout, {}, rules=Rules(allow=frozenset({"documents"})), text=text_part)
+    (pair,) = result.blocking
+    assert (pair.kind, pair.part, pair.other) == (kind, "text", "page")
+
+
+def test_a_short_question_that_the_text_asks_too_is_found_once() -> None:
+    heldout = [example("h", "Where is my card?"), example("i", QUESTION)]
+    text = f"# Where is my card?\n\n{QUESTION} Where is my card?\n\n{LONG}"
+    result = leaks.find(heldout, {}, text=[Document(id="faq", text=text), Document(id="again", text=text)])
+    assert [(pair.kind, pair.heldout, pair.part) for pair in result.blocking] == [
+        ("embedded", "h", "text"),
+        ("embedded", "i", "text"),
+    ]
+
+
+def test_text_is_a_part_beside_the_documents_and_the_rows() -> None:
+    heldout, document = [example("h", QUESTION)], Document(id="d", text=f"{LONG} {QUESTION} {LONG * 20}")
+    result = leaks.find(heldout, {"train": [example("t", EDITED)]}, [document], text=[document])
+    assert [(pair.kind, pair.part) for pair in result.pairs] == [
+        ("near", "train"),
+        ("embedded", "text"),
+        ("documents", "documents"),
+    ]
 
 
 # ---------------------------------------------------------------------------------------------------- meaning, allow

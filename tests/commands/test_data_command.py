@@ -154,6 +154,19 @@ def test_presidio_is_explained_where_it_is_missing(comparison: Comparison) -> No
     assert "pip install presidio-analyzer" in done.err
 
 
+def test_conversations_are_described_too(comparison: Comparison) -> None:
+    rows = [
+        {"messages": [{"role": "user", "content": f"Is plum {n} ripe?"}, {"role": "assistant", "content": "yes"}]}
+        for n in range(20)
+    ]
+    (comparison.folder / "talks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text = comparison.spec.read_text()
+    comparison.spec.write_text(text.replace("[data]", '[data]\nconversations = "talks.jsonl"'))
+    status, found = check(comparison)
+    assert status == 0
+    assert (found["splits"]["conversations"]["rows"], found["splits"]["conversations"]["groups"]) == (18, None)
+
+
 def test_preferences_and_texts_are_described_and_checked_too(comparison: Comparison) -> None:
     rows = [{"prompt": f"Is plum {n} ripe?", "chosen": "yes", "rejected": "I could not say"} for n in range(30)]
     rows.append({"prompt": "Is plum 3 ripe?", "chosen": "I could not say", "rejected": "yes"})
