@@ -647,7 +647,7 @@ class Method(Plugin):
     @property
     def needs_answers(self) -> bool:
         """Whether every example that it trains on needs an accepted answer."""
-        return False
+        return self.reads == "examples"
 
     def unfit(self, tags: Sequence[Sequence[str]]) -> str | None:
         """What keeps the stage from being trained on examples with these tags, the tags of each; None where nothing

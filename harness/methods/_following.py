@@ -33,8 +33,8 @@ COMPANION = "companion.pt"
 """What goes along with the steps, as it stood at a checkpoint."""
 
 SPAN, DIVERGED = 10, 2.0
-"""Steps whose mean loss is compared with that of the first ones, and by how much it may be above, in nats: a model that
-knows nothing of its text is some eight above one that does. It has to be twice as high as well."""
+"""Steps whose mean loss is compared with the lowest such mean before, and by how much it may be above, in nats: a model
+that knows nothing of its text is some eight above one that does. It has to be twice as high as well."""
 
 Progress = Callable[[int, int, Mapping[str, float]], None]
 
@@ -72,6 +72,8 @@ class Follower(TrainerCallback):  # type: ignore[misc]
     def __init__(self, trainer: Followed, due: frozenset[int]) -> None:
         self.trainer, self.due = trainer, due
         self._begun = time.perf_counter()
+        self._losses: list[float] = []
+        self._seen, self._lowest = 0, math.inf
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._begun = time.perf_counter()
@@ -94,7 +96,8 @@ class Follower(TrainerCallback):  # type: ignore[misc]
             )
         if "loss" in figures and (tokens := self.trainer.step_tokens()):
             figures["tokens_per_second"] = tokens / (time.perf_counter() - self._begun)
-        self._stop_diverged(step)
+        if "loss" in figures:
+            self._stop_diverged(step)
         line = {"step": step, "epoch": step / self.trainer.steps_per_epoch, **figures}
         with self.trainer.curves.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
@@ -105,16 +108,21 @@ class Follower(TrainerCallback):  # type: ignore[misc]
             self.trainer.interrupted = control.should_training_stop = control.should_save = True
 
     def _stop_diverged(self, step: int) -> None:
-        """A loss that falls by nature, and has come to be far above where it began, no longer comes back."""
-        losses = [entry["loss"] for entry in self.trainer.state.log_history if "loss" in entry]
-        if not getattr(self.trainer, "falls", True) or len(losses) < 2 * SPAN:
+        """A loss that falls by nature, and has come to be far above where it was, no longer comes back."""
+        if not getattr(self.trainer, "falls", True):
             return
-        first, last = sum(losses[:SPAN]) / SPAN, sum(losses[-SPAN:]) / SPAN
-        if last > 2 * first and last > first + DIVERGED:
-            rate = self.trainer._get_learning_rate()
+        history = self.trainer.state.log_history
+        # All of a training that was resumed, then the newest.
+        self._losses += [entry["loss"] for entry in (history[-1:] if self._losses else history) if "loss" in entry]
+        for end in range(self._seen + 1, len(self._losses) + 1):
+            mean = sum(self._losses[max(0, end - SPAN) : end]) / SPAN
+            self._lowest = min(self._lowest, mean) if end >= SPAN else self._lowest
+            self._seen = end
+        if self._seen >= SPAN and mean > 2 * self._lowest and mean > self._lowest + DIVERGED:
             raise ModelError(
-                f"training diverged: over the {SPAN} steps up to step {step} the loss is {last:.3g}, over the first "
-                f"{SPAN} it was {first:.3g} (learning rate now {rate:.1e}). Lower learning_rate or raise warmup."
+                f"training diverged: over the {SPAN} steps up to step {step} the loss is {mean:.3g}, and it was "
+                f"{self._lowest:.3g} before (learning rate now {self.trainer._get_learning_rate():.1e}). Lower "
+                "learning_rate or raise warmup."
             )
 
 

@@ -109,10 +109,6 @@ class Answers(Imitation):
     """How often an epoch takes the rows of a tag, such as `{ triage = 2.0 }`; those of other tags are taken once. Where
     a row has several of the tags, their weights are multiplied."""
 
-    @property
-    def needs_answers(self) -> bool:
-        return True
-
     def unfit(self, tags: Sequence[Sequence[str]]) -> str | None:
         if self.examples is not None and self.examples > len(tags):
             return f"examples = {self.examples}, and the train split has {len(tags)} rows"

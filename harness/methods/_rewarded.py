@@ -27,5 +27,9 @@ class Rewarded(Method):
         return self
 
     @property
+    def needs_answers(self) -> bool:
+        return False
+
+    @property
     def rewards(self) -> tuple[str, ...]:
         return (self.reward,) if isinstance(self.reward, str) else self.reward

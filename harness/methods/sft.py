@@ -57,7 +57,7 @@ class Sft(Answers):
 
     @property
     def needs_answers(self) -> bool:
-        return self.learns == "examples" and self.teacher is None
+        return super().needs_answers and self.teacher is None
 
     def row(self, renderer: Renderer, value: dict[str, Any]) -> Row:
         if self.learns == "conversations":

@@ -23,7 +23,14 @@ def test_every_normalisation_is_trained_and_nothing_else(tiny_model: Path) -> No
 def test_a_model_without_any_is_refused() -> None:
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    config = AutoConfig.for_model("olmo", vocab_size=40, hidden_size=16, intermediate_size=16, num_hidden_layers=1)
+    config = AutoConfig.for_model(
+        "olmo",
+        vocab_size=40,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+    )
     model = AutoModelForCausalLM.from_config(config)  # Its normalisation has no weights.
     with pytest.raises(ModelError, match="no normalisation layers with weights"):
         LayerNorm().wrap(model)

@@ -277,7 +277,7 @@ def test_the_reference_is_the_policy_as_the_stage_received_it(
 @KINDS
 def test_there_is_no_way_for_held_out_data(kind: str) -> None:
     assert [field.name for field in fields(TrainJob)] == [
-        "train", "dev", "model", "incoming", "out", "work", "seed", "references",
+        "train", "dev", "model", "incoming", "out", "work", "seed", "references", "dev_examples",
     ]  # fmt: skip
     assert list(inspect.signature(type(QUICK[kind]).fit).parameters) == ["self", "job", "progress"]
 
