@@ -29,6 +29,8 @@ from typing import Any
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
+from _questions import questions
+
 from harness.fit import ENVIRONMENT
 
 MODEL = "smollm2-135m-instruct"
@@ -126,20 +128,6 @@ def switching(folder: Path) -> dict[str, Any]:
 
 
 # ----------------------------------------------------------------------------------------------------------- memory
-
-
-def questions(count: int) -> list[dict[str, Any]]:
-    folder = Path(os.environ.get("HARNESS_SHARED_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
-    articles = json.loads((folder / "xquad" / "xquad.en.json").read_text(encoding="utf-8"))["data"]
-    asked = [(p["context"], qa) for article in articles for p in article["paragraphs"] for qa in p["qas"]]
-    return [
-        {
-            "id": qa["id"],
-            "messages": [{"role": "user", "content": f"{context}\n\n{qa['question']}"}],
-            "completion": qa["answers"][0]["text"],
-        }
-        for context, qa in asked[:: len(asked) // count][:count]
-    ]
 
 
 def train(name: str, folder: Path) -> dict[str, Any]:

@@ -35,6 +35,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 import torch
+from _questions import questions
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback, set_seed
@@ -70,20 +71,6 @@ class Clock(TrainerCallback):
     def on_train_end(self, *args: Any, **kwargs: Any) -> None:
         self.seconds = time.perf_counter() - self.begun[0]
         self.processor_seconds = time.process_time() - self.begun[1]
-
-
-def questions(count: int) -> list[dict[str, Any]]:
-    folder = Path(os.environ.get("HARNESS_SHARED_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
-    articles = json.loads((folder / "xquad" / "xquad.en.json").read_text(encoding="utf-8"))["data"]
-    asked = [(p["context"], qa) for article in articles for p in article["paragraphs"] for qa in p["qas"]]
-    return [
-        {
-            "id": qa["id"],
-            "messages": [{"role": "user", "content": f"{context}\n\n{qa['question']}"}],
-            "completion": qa["answers"][0]["text"],
-        }
-        for context, qa in asked[:: len(asked) // count][:count]
-    ]
 
 
 class Bench:

@@ -17,7 +17,7 @@ from harness.means import Scoring
 from harness.measure import Meter, provenance
 from harness.plan import Named, PlannedRun, attempt, decoding, index_role, question, scoring
 from harness.plugins import Backend, Embedder, Embedding, Index, Session
-from harness.records import Cost, Prediction, digest, trainings
+from harness.records import Cost, Prediction, digest
 from harness.scoring import score
 from harness.spec import Spec, Variant
 from harness.step import Step
@@ -378,7 +378,7 @@ def _folder(path: Path) -> Path:
 def cost(run: PlannedRun, store: Store) -> Cost:
     """What a finished run took, from what its steps measured; shared steps count whole."""
     outcomes = {role: store.step(named.name).outcome or {} for role, named in run.steps.items()}
-    trained = [outcomes[role] for role in trainings({role: named.name for role, named in run.steps.items()})]
+    trained = [outcomes[role] for role in run.trainings]
     index, predict = outcomes.get("index"), outcomes["predict"]
     each = sorted(1000 * seconds for seconds in outcomes.get("latency", {}).get("seconds_each", []))
     answering = outcomes[run.weights] if isinstance(run.weights, str) else None

@@ -16,7 +16,7 @@ from harness.choices import distinct_targets
 from harness.data import Dataset, fingerprint
 from harness.errors import DataError
 from harness.plugins import Backend, Embedder, Method, Metric, Prompt, Retriever, made_preferences
-from harness.records import Decoding, Example, digest, dump
+from harness.records import Decoding, Example, digest, dump, trainings
 from harness.spec import Spec, Variant
 from harness.stages import Source
 from harness.store import Store
@@ -57,6 +57,11 @@ class PlannedRun:
     steps: dict[str, Named] = field(default_factory=dict)
     stages: dict[str, Stage] = field(default_factory=dict)
     weights: str | Path | None = None
+
+    @property
+    def trainings(self) -> dict[str, str]:
+        """`records.trainings` of its steps."""
+        return trainings({role: named.name for role, named in self.steps.items()})
 
 
 def index_role(variant: Variant, run: Variant) -> str:

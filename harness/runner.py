@@ -16,7 +16,7 @@ from harness.data import Dataset
 from harness.errors import DataError, HarnessError, UsageError, did_you_mean
 from harness.pipeline import Event, Pipeline, Watch
 from harness.plan import PlannedRun
-from harness.records import Run, trainings
+from harness.records import Run
 from harness.spec import Spec
 from harness.store import Snapshot, Store
 
@@ -181,7 +181,7 @@ def _all_failed(run: PlannedRun, store: Store) -> str | None:
 
 def _notes(run: PlannedRun, store: Store) -> tuple[str, ...]:
     notes: list[str] = []
-    trained = trainings({role: named.name for role, named in run.steps.items()})
+    trained = run.trainings
     for role, named in run.steps.items():
         outcome = store.step(named.name).outcome or {}
         notes += outcome.get("faults", [])

@@ -126,14 +126,19 @@ class Gradient(Method):
         return None
 
     @property
-    def texts_at_once(self) -> int:
+    def rows_at_once(self) -> int:
+        """Rows that are computed at once at most."""
         return min(self.micro_batch or self.batch_size, self.batch_size)
+
+    @property
+    def texts_at_once(self) -> int:
+        return self.rows_at_once
 
     def total_steps(self, rows: int) -> int | None:
         return self.steps(rows)[0] if rows else None
 
     def fewer_at_once(self) -> Gradient | None:
-        now = min(self.micro_batch or self.batch_size, self.batch_size)
+        now = self.rows_at_once
         # What divides the batch evenly: a trainer that accumulates gradients takes nothing else.
         fewer = [size for size in range(1, now // 2 + 1) if self.batch_size % size == 0]
         return self.model_copy(update={"micro_batch": fewer[-1]}) if fewer else None

@@ -55,8 +55,7 @@ class Groups(Reinforcement):
     ) -> tuple[Any, int]:  # fmt: skip
         """Make TRL's trainer of this class, its configuration with `settings`."""
         steps, per_epoch = self.steps(len(prompts))
-        at_once = min(self.micro_batch or self.batch_size, self.batch_size)
-        part = max(count for count in range(1, at_once + 1) if self.batch_size % count == 0)
+        part = max(count for count in range(1, self.rows_at_once + 1) if self.batch_size % count == 0)
         config = config_class(
             **self.arguments(job, policy, steps),
             per_device_train_batch_size=part,
